@@ -1,0 +1,1 @@
+"""Inverse dynamics: which actions lead from frame to frame."""

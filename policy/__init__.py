@@ -1,0 +1,1 @@
+"""Policies: actors, cloning, refinement and evaluation in any vector environment."""

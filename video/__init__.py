@@ -1,0 +1,1 @@
+"""Files and simulators to episodes, clips and latents; writing video; metrics; autoencoders."""

@@ -1,0 +1,80 @@
+"""What an episode is, and what every dataset on disk looks like to the rest of the code.
+
+Reading a particular format is the business of `lerobot.py` and `video_folder.py`; cutting episodes
+into training windows is that of `clips.py`.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass
+class Episode:
+    """One recorded episode in memory, T frames long.
+
+    Row t of `actions` takes frame t to frame t + 1 (LeRobot's convention), so the last row leads
+    past the last frame. `reward` and `success` of row t are those of the step taken at t.
+
+    Attributes:
+        frames: by camera name, uint8 `(T, H, W, 3)`.
+        actions: float32 `(T, A)` in the data's own units; None for action-free video.
+        action_mask: bool `(T,)`, False where the action is not known; None means all are known.
+        state: float32 `(T, S)`, what the robot feels (proprioception).
+        environment_state: float32 `(T, E)`, the simulator's truth.
+        reward: float32 `(T,)`.
+        success: bool `(T,)`.
+        task: the task's name or instruction.
+        notes: further columns of `meta/episodes`, such as the policy that acted and its seed.
+    """
+
+    frames: dict[str, np.ndarray]
+    actions: np.ndarray | None = None
+    action_mask: np.ndarray | None = None
+    state: np.ndarray | None = None
+    environment_state: np.ndarray | None = None
+    reward: np.ndarray | None = None
+    success: np.ndarray | None = None
+    task: str = ""
+    notes: dict[str, str | int | float] = field(default_factory=dict)
+
+
+class EpisodeDataset(Protocol):
+    """A dataset on disk. Everything but the pictures is in memory; it can be pickled.
+
+    Attributes:
+        path: where it lies.
+        fps: frames per second.
+        cameras: short camera names.
+        lengths: int64 `(episodes,)`, frames per usable episode.
+        starts: int64 `(episodes,)`, row of an episode's first frame in `columns`.
+        tasks: one name per episode, "" where unknown.
+        splits: split name to episode indices.
+        damaged: one line for every file or episode that was skipped, naming it.
+        columns: over all frames `N`, those that exist of "actions" `(N, A)`, "action_mask" `(N,)`,
+            "state" `(N, S)`, "environment_state" `(N, E)`, "reward" `(N,)`, "success" `(N,)`.
+        notes: per episode, the further columns of its metadata.
+        fingerprint: a short hash that changes when the data does.
+    """
+
+    path: Path
+    fps: float
+    cameras: tuple[str, ...]
+    lengths: np.ndarray
+    starts: np.ndarray
+    tasks: list[str]
+    splits: dict[str, np.ndarray]
+    damaged: list[str]
+    columns: dict[str, np.ndarray]
+    notes: list[dict]
+    fingerprint: str
+
+    def frame_shape(self, camera: str) -> tuple[int, int]:
+        """Height and width of a camera's frames, in pixels."""
+        ...
+
+    def read_frames(self, episode: int, indices: np.ndarray, camera: str) -> np.ndarray:
+        """Decode frames of one episode: uint8 `(len(indices), H, W, 3)`, in the order asked for."""
+        ...

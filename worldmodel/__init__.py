@@ -1,0 +1,1 @@
+"""The latent video diffusion world model, its queries, and rollouts to look at."""

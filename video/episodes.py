@@ -10,6 +10,11 @@ from typing import Protocol
 
 import numpy as np
 
+from video.errors import DatasetError
+from video.lerobot import LeRobotDataset
+from video.lerobot_format import INFO_PATH
+from video.video_folder import VideoFolder
+
 
 @dataclass
 class Episode:
@@ -78,3 +83,33 @@ class EpisodeDataset(Protocol):
     def read_frames(self, episode: int, indices: np.ndarray, camera: str) -> np.ndarray:
         """Decode frames of one episode: uint8 `(len(indices), H, W, 3)`, in the order asked for."""
         ...
+
+
+def open_dataset(path: Path | str, fps: float | None = None) -> EpisodeDataset:
+    """Open a LeRobotDataset, or a folder of video files as a dataset without actions.
+
+    Args:
+        path: the folder.
+        fps: the frame rate to read at; None takes the dataset's own. Video files are resampled to
+            it; a LeRobotDataset must have it, since its actions belong to single frames.
+
+    Raises:
+        DatasetError: the folder is missing or empty, nothing in it is usable, or a LeRobotDataset
+            has another frame rate.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise DatasetError(f"{folder} is not a folder.")
+    if (folder / ".staging").exists() and not (folder / INFO_PATH).exists():
+        raise DatasetError(
+            f"{folder} holds an unfinished recording. Run the command that records it again."
+        )
+    if not (folder / "meta").is_dir():
+        return VideoFolder(folder, fps)
+    dataset = LeRobotDataset(folder)
+    if fps is not None and fps != dataset.fps:
+        raise DatasetError(
+            f"{folder} has {dataset.fps:g} fps, {fps:g} fps are asked for; actions cannot be "
+            f"resampled. Set fps to {dataset.fps:g}, or use its video files alone as a dataset."
+        )
+    return dataset

@@ -2,4 +2,4 @@
 
 
 class DatasetError(ValueError):
-    """Data that cannot be read, written or used; the text names the file, the value and the way out."""
+    """Data that cannot be read, written or used; the text names file, value and way out."""

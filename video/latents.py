@@ -1,0 +1,243 @@
+"""Latents of a whole dataset: encoded once, stored beside it, memory-mapped in training.
+
+A camera's latents are `DATASET/latents/AUTOENCODER-HxW/CAMERA.npy`, float16 `(N, C, h, w)` over all
+rows of the dataset. `CAMERA.json` beside it is written last and names the data and the autoencoder
+that they were made of, so that latents of anything else are never taken for them.
+"""
+
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from jaxtyping import Float16, UInt8
+from tqdm import tqdm
+
+from video.autoencoder import FrameAutoencoder
+from video.clips import count_rows
+from video.episodes import EpisodeDataset
+from video.errors import DatasetError
+from video.resizing import resize_frames
+
+log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_SAVES = 5.0
+
+
+class StoredLatents:
+    """One camera's latents on disk, indexed by row; pickled as its path alone."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._array: np.ndarray = np.load(path, mmap_mode="r")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(N, C, h, w)`."""
+        return self._array.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """float16."""
+        return self._array.dtype
+
+    def __getitem__(self, rows: np.ndarray) -> Float16[np.ndarray, "*b C h w"]:
+        return self._array[rows]
+
+    def __reduce__(self) -> tuple[type["StoredLatents"], tuple[Path]]:
+        return StoredLatents, (self.path,)
+
+
+def encode_dataset(
+    dataset: EpisodeDataset,
+    autoencoder: FrameAutoencoder,
+    size: tuple[int, int] | None = None,
+    cameras: tuple[str, ...] | None = None,
+    out: Path | str | None = None,
+    progress: bool = True,
+) -> Path:
+    """Encode every frame. A stopped encoding goes on where it was, a finished one is left alone.
+
+    Args:
+        dataset: the recorded video.
+        autoencoder: with known statistics, on the device that shall do the work.
+        size: height and width that frames are resized to; None keeps the first camera's.
+        cameras: which ones, None for all.
+        out: a folder for the latents other than `latents` in the dataset's own.
+        progress: show a bar.
+
+    Returns:
+        The folder, in which `find_latents` finds them.
+
+    Raises:
+        DatasetError: a folder that cannot be written, or a full disk; what was encoded stays.
+    """
+    cameras = cameras or dataset.cameras
+    size = size or dataset.frame_shape(cameras[0])
+    folder = latents_folder(dataset, autoencoder, size, out)
+    try:
+        for camera in cameras:
+            if not _is_current(folder / f"{camera}.json", dataset, autoencoder, size):
+                folder.mkdir(parents=True, exist_ok=True)
+                _encode_camera(dataset, autoencoder, size, camera, folder, progress)
+    except OSError as error:
+        raise DatasetError(
+            f"cannot write latents to {folder}: {error}. Choose another folder by 'python -m video "
+            "encode ... --out FOLDER', and name it as 'latents: FOLDER' in data.datasets."
+        ) from error
+    return folder
+
+
+def find_latents(
+    dataset: EpisodeDataset,
+    autoencoder: FrameAutoencoder,
+    size: tuple[int, int],
+    cameras: tuple[str, ...],
+    out: Path | str | None = None,
+) -> list[StoredLatents] | None:
+    """Stored latents per camera, or None where any is missing; stale ones are warned of by name."""
+    folder = latents_folder(dataset, autoencoder, size, out)
+    if all(_is_current(folder / f"{c}.json", dataset, autoencoder, size) for c in cameras):
+        return [StoredLatents(folder / f"{camera}.npy") for camera in cameras]
+    stale = sorted(path.parent.name for path in folder.parent.glob(f"*/{cameras[0]}.json"))
+    if stale:
+        log.warning(
+            "%s: stored latents (%s) are of other data, another autoencoder or another size than "
+            "%s, and are not used. Encode again with 'python -m video encode'.",
+            folder.parent,
+            ", ".join(stale),
+            folder.name,
+        )
+    return None
+
+
+def latents_folder(
+    dataset: EpisodeDataset,
+    autoencoder: FrameAutoencoder,
+    size: tuple[int, int],
+    out: Path | str | None = None,
+) -> Path:
+    """Where latents of this dataset, autoencoder and size belong."""
+    above = Path(out) if out is not None else dataset.path / "latents"
+    return above / f"{autoencoder.fingerprint}-{size[0]}x{size[1]}"
+
+
+def measure_statistics(
+    autoencoder: FrameAutoencoder,
+    dataset: EpisodeDataset,
+    episodes: np.ndarray,
+    size: tuple[int, int],
+    camera: str,
+    frames: int = 512,
+) -> None:
+    """Give an autoencoder without latent statistics those of frames spread over the episodes."""
+    per_episode = max(1, frames // len(episodes))
+    chosen = episodes[np.linspace(0, len(episodes) - 1, min(frames, len(episodes))).astype(int)]
+    pictures = []
+    for episode in chosen:
+        indices = np.linspace(0, dataset.lengths[episode] - 1, per_episode).astype(np.int64)
+        pictures.append(resize_frames(dataset.read_frames(int(episode), indices, camera), size))
+    device = next(autoencoder.parameters()).device
+    autoencoder.fit_statistics(torch.from_numpy(np.concatenate(pictures)).to(device))
+    log.info(
+        "the autoencoder came without latent statistics; measured them on %d frames of %s",
+        per_episode * len(chosen),
+        dataset.path,
+    )
+
+
+def _describe(
+    dataset: EpisodeDataset, autoencoder: FrameAutoencoder, size: tuple[int, int]
+) -> dict:
+    return {
+        "dataset": dataset.fingerprint,
+        "fps": dataset.fps,
+        "rows": count_rows(dataset),
+        "autoencoder": autoencoder.fingerprint,
+        "size": list(size),
+    }
+
+
+def _is_current(
+    path: Path, dataset: EpisodeDataset, autoencoder: FrameAutoencoder, size: tuple[int, int]
+) -> bool:
+    """Whether a finished file of exactly this data and autoencoder lies there."""
+    return path.is_file() and json.loads(path.read_text()) == _describe(dataset, autoencoder, size)
+
+
+def _encode_camera(
+    dataset: EpisodeDataset,
+    autoencoder: FrameAutoencoder,
+    size: tuple[int, int],
+    camera: str,
+    folder: Path,
+    progress: bool,
+) -> None:
+    """Write `CAMERA.npy` under another name episode by episode, then rename it and describe it."""
+    description = _describe(dataset, autoencoder, size)
+    shape = (count_rows(dataset), *autoencoder.latent_shape(*size))
+    row_bytes = 2 * int(np.prod(shape[1:]))
+    unfinished = folder / f"{camera}.partial"
+    state = folder / f"{camera}.partial.json"
+    done = 0
+    if state.is_file() and unfinished.is_file():
+        saved = json.loads(state.read_text())
+        done = saved.pop("episodes") if saved.pop("description") == description else 0
+    with open(unfinished, "r+b" if done else "w+b") as file:
+        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        data = file.tell()
+        saved_at = time.monotonic()
+        for episode in tqdm(
+            range(done, len(dataset.lengths)),
+            f"{dataset.path.name}/{camera}",
+            initial=done,
+            total=len(dataset.lengths),
+            unit="episode",
+            disable=not progress,
+        ):
+            file.seek(data + int(dataset.starts[episode]) * row_bytes)
+            file.write(_encode_episode(dataset, autoencoder, size, camera, episode).tobytes())
+            if time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES:
+                _save(file, state, {"description": description, "episodes": episode + 1})
+                saved_at = time.monotonic()
+        file.truncate(data + shape[0] * row_bytes)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, folder / f"{camera}.npy")
+    _write_json(folder / f"{camera}.json", description)
+    state.unlink(missing_ok=True)
+
+
+def _encode_episode(
+    dataset: EpisodeDataset,
+    autoencoder: FrameAutoencoder,
+    size: tuple[int, int],
+    camera: str,
+    episode: int,
+) -> Float16[np.ndarray, "T C h w"]:
+    indices = np.arange(dataset.lengths[episode])
+    frames: UInt8[np.ndarray, "T 3 H W"] = resize_frames(
+        dataset.read_frames(episode, indices, camera), size
+    )
+    device = next(autoencoder.parameters()).device
+    latents = autoencoder.encode(torch.from_numpy(frames).to(device))
+    return latents.cpu().numpy().astype("<f2")
+
+
+def _save(file: BinaryIO, state: Path, progress: dict) -> None:
+    """First the data, then how much of it there is."""
+    file.flush()
+    os.fsync(file.fileno())
+    _write_json(state, progress)
+
+
+def _write_json(path: Path, content: dict) -> None:
+    """All of it or nothing."""
+    unfinished = path.with_name(path.name + ".new")
+    unfinished.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(unfinished, path)

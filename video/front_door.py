@@ -1,0 +1,129 @@
+"""What every command line of this project shares: typed functions as commands, and short errors.
+
+`run_commands` makes `python -m PACKAGE COMMAND` out of typed functions; `ShortErrors` and
+`explained` are also used by the `lightning` console script in `cli.py`. Set JSONARGPARSE_DEBUG=1
+to see the whole traceback behind a short message.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, auto_cli
+
+from video.errors import DatasetError
+
+# Lines of jsonargparse's messages that say nothing to somebody who mistyped an option.
+_EMPTY_LINES = (
+    "Does not validate against any of the Union subtypes",
+    "Subtypes:",
+    "Errors:",
+    "- Expected a <class 'NoneType'>",
+    "Given value type:",
+    "Given value:",
+)
+
+
+class ShortErrors(ArgumentParser):
+    """A parser that answers a mistake with the mistake, not with a page of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the shortened message and leave with exit code 2.
+
+        Args:
+            message: jsonargparse's text.
+            ex: the exception behind it.
+        """
+        if _debugging():
+            super().error(message, ex)
+        print(f"error: {shortened(message)}\nSee {self.prog_name()} --help", file=sys.stderr)
+        self.exit(2)
+
+    def prog_name(self) -> str:
+        """The command as the user typed it, without argparse's "[options]"."""
+        return self.prog.replace(" [options]", "")
+
+
+def shortened(message: str) -> str:
+    """Jsonargparse's message without the lines that only describe its type machinery."""
+    lines = [line for line in message.splitlines() if not line.strip().startswith(_EMPTY_LINES)]
+    return "\n".join(lines)
+
+
+def run_commands(
+    commands: Sequence[Callable | str], prog: str, args: Sequence[str] | None = None
+) -> Any:
+    """Run one of several typed functions from the command line.
+
+    Required parameters are positional, the others are options; types and docstrings are the help,
+    and `--config FILE` reads options from YAML.
+
+    Example:
+        >>> run_commands(["video.info.info"], "python -m video")  # doctest: +SKIP
+
+    Args:
+        commands: functions, or their import paths ("video.record.record"), which are imported only
+            when their command, or the list of all commands, is asked for.
+        prog: what the user types before the command, such as "python -m video".
+        args: the words after it; those of this process by default.
+
+    Returns:
+        What the function returned.
+
+    Raises:
+        SystemExit: with code 1 after a readable message where the data cannot be used, with code 2
+            where the command line cannot be understood.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    by_name = {_name(command): command for command in commands}
+    with explained():
+        if words and words[0] in by_name:
+            function = _imported(by_name[words[0]])
+            return auto_cli(
+                function, args=words[1:], parser_class=ShortErrors, prog=f"{prog} {words[0]}"
+            )
+        functions = [_imported(command) for command in commands]
+        return auto_cli(functions, args=words, parser_class=ShortErrors, prog=prog)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn errors that the user can mend into one readable message and exit code 1."""
+    try:
+        yield
+    except (DatasetError, OSError) as error:
+        if _debugging():
+            raise
+        stop(_without_worker_traceback(str(error)), type(error).__name__)
+
+
+def stop(message: str, kind: str = "error") -> NoReturn:
+    """Print a message to the error stream and leave with exit code 1."""
+    print(f"{kind}: {message}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def _debugging() -> bool:
+    return os.environ.get("JSONARGPARSE_DEBUG", "").lower() not in ("", "0", "false", "no")
+
+
+def _name(command: Callable | str) -> str:
+    return command.rpartition(".")[2] if isinstance(command, str) else command.__name__
+
+
+def _imported(command: Callable | str) -> Callable:
+    if not isinstance(command, str):
+        return command
+    module, _, name = command.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def _without_worker_traceback(text: str) -> str:
+    """The message alone, where a DataLoader worker wrapped it in its traceback."""
+    if "Original Traceback" not in text:
+        return text
+    return re.split(r"\n[\w.]*(?:Error|Exception): ", text)[-1].strip()

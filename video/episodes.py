@@ -12,7 +12,7 @@ import numpy as np
 
 from video.errors import DatasetError
 from video.lerobot import LeRobotDataset
-from video.lerobot_format import INFO_PATH
+from video.lerobot_format import INFO_PATH, STAGING_PATH
 from video.video_folder import VideoFolder
 
 
@@ -100,7 +100,7 @@ def open_dataset(path: Path | str, fps: float | None = None) -> EpisodeDataset:
     folder = Path(path)
     if not folder.is_dir():
         raise DatasetError(f"{folder} is not a folder.")
-    if (folder / ".staging").exists() and not (folder / INFO_PATH).exists():
+    if (folder / STAGING_PATH).exists() and not (folder / INFO_PATH).exists():
         raise DatasetError(
             f"{folder} holds an unfinished recording. Run the command that records it again."
         )

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -219,14 +218,15 @@ def _to_numpy(column: pa.ChunkedArray, dtype: str) -> np.ndarray:
     """`(rows, D)`; scalars are D = 1."""
     if column.null_count:
         raise ValueError(f"{column.null_count} empty values.")
+    values = column.combine_chunks()
     size = 1
-    values: pa.ChunkedArray | pa.Array = column
     while pa.types.is_nested(values.type):
-        sizes = pc.unique(pc.list_value_length(values)).to_pylist()
+        fixed = pa.types.is_fixed_size_list(values.type)
+        sizes = [values.type.list_size] if fixed else np.unique(values.value_lengths()).tolist()
         if len(sizes) > 1:
-            raise ValueError(f"rows of different sizes, {sorted(sizes)}.")
+            raise ValueError(f"rows of different sizes, {sizes}.")
         size *= sizes[0] if sizes else 1
-        values = pc.list_flatten(values)
+        values = values.flatten()
     return values.to_numpy(zero_copy_only=False).astype(dtype).reshape(-1, size)
 
 

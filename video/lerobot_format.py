@@ -16,6 +16,20 @@ VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.m
 FILES_PER_CHUNK = 1000
 CAMERA_PREFIX = "observation.images."
 
+STAGING_PATH = ".staging"
+"""Where a recording lies that is not finished."""
+RECORDING_ID = "recording_id"
+"""Our column of `meta/episodes` with the number that an episode was recorded under."""
+RESERVED_NOTES = (
+    "episode_index",
+    "tasks",
+    "length",
+    "dataset_from_index",
+    "dataset_to_index",
+    RECORDING_ID,
+)
+"""Columns of `meta/episodes` that no note can be called after."""
+
 
 class Column(NamedTuple):
     """How one of an episode's arrays is called and stored in the files."""

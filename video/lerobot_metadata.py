@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from video.errors import DatasetError
-from video.lerobot_format import INFO_PATH, camera_name
+from video.lerobot_format import INFO_PATH, RESERVED_NOTES, camera_name
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _version_3_row(info: DatasetInfo, entry: dict) -> EpisodeRow:
     notes = {
         key: value
         for key, value in entry.items()
-        if "/" not in key and key not in _KNOWN_COLUMNS and value is not None
+        if "/" not in key and key not in RESERVED_NOTES and value is not None
     }
     return EpisodeRow(
         index=int(entry["episode_index"]),
@@ -180,23 +180,13 @@ def _read_version_2(info: DatasetInfo) -> tuple[list[EpisodeRow], list[str]]:
                 feature: (info.path / info.video_path.format(video_key=feature, **place), 0.0)
                 for feature in info.video_features
             }
-            notes = {key: value for key, value in entry.items() if key not in _KNOWN_COLUMNS}
+            notes = {key: value for key, value in entry.items() if key not in RESERVED_NOTES}
             data_file = info.path / info.data_path.format(**place)
             task = _first(entry.get("tasks"))
             rows.append(EpisodeRow(index, int(entry["length"]), task, data_file, videos, notes))
         except (KeyError, TypeError, ValueError) as error:
             damaged.append(f"{file}, line {number} is damaged ({error!r}); its episode is skipped.")
     return rows, damaged
-
-
-_KNOWN_COLUMNS = (
-    "episode_index",
-    "tasks",
-    "length",
-    "dataset_from_index",
-    "dataset_to_index",
-    "recording_id",
-)
 
 
 def _first(tasks: list[str] | str | None) -> str:

@@ -58,7 +58,7 @@ def write_video(path: Path, frames: np.ndarray, fps: float, crf: int = 20) -> No
         *("-g", str(KEYFRAME_INTERVAL), "-bf", "0", "-colorspace", "smpte170m"),
         # x264 writes its settings into every file: 700 bytes, a tenth of a small episode
         *("-bsf:v", "filter_units=remove_types=6"),
-        stdin=memoryview(np.ascontiguousarray(frames)).cast("B"),
+        stdin=np.ascontiguousarray(frames).data.cast("B"),
     )
 
 

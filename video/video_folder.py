@@ -70,7 +70,7 @@ class VideoFolder:
         # the small addition keeps a last frame whose time was rounded down
         self.lengths = np.floor(last_second * self.fps + 1e-6).astype(np.int64) + 1
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).astype(np.int64)
-        self.cameras = (CAMERA,)
+        self.cameras: tuple[str, ...] = (CAMERA,)
         names = [file.relative_to(self.path) for file in self._files]
         self.tasks = [name.parent.name for name in names]
         self.notes = [{"file": str(name)} for name in names]

@@ -1,4 +1,5 @@
 import numpy as np
+
 from video.episodes import open_dataset
 
 

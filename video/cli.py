@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from jsonargparse import set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf.errors import OmegaConfBaseException
 
 from video.checkpoints import LastCheckpoint
 from video.errors import DatasetError
-from video.front_door import ShortErrors, explained, stop
+from video.front_door import ShortErrors, explained
 from video.progress import MetricsFile, TrainingBar
 
 # Harmless for what this project does, and nothing a user could act on: regular expressions that the
@@ -50,6 +50,7 @@ class CommandLine(LightningCLI):
             subclass_mode_data=True,
             parser_class=CommandLineParser,
             parser_kwargs={**mode, **dict.fromkeys(self.subcommands(), mode)},
+            save_config_callback=SaveConfigOnceTraining,
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
             trainer_defaults={"default_root_dir": "runs/unnamed", "enable_model_summary": False},
@@ -70,10 +71,21 @@ class CommandLine(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Build model, data and trainer; a value they refuse is an error in the configuration."""
-        try:
+        with explained(ValueError, MisconfigurationException):
             super().instantiate_classes()
-        except ValueError as error:
-            raise DatasetError(str(error)) from error
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except RuntimeError as error:
+            if "Error(s) in loading state_dict" not in str(error):
+                raise
+            mismatches = "\n".join(str(error).splitlines()[1:4])
+            raise DatasetError(
+                f"The checkpoint does not fit this configuration's model:\n{mismatches}\n"
+                "Leave --ckpt_path out to start anew, or pass the config.yaml that lies in the "
+                "checkpoint's run folder."
+            ) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer, with checkpoints, metrics file and progress bar unless given."""
@@ -93,6 +105,17 @@ class CommandLine(LightningCLI):
             resumes = self._get(self.config_init, "ckpt_path") is not None
             kwargs["logger"] = MetricsFile(folder, resume=resumes)
         return self._instantiate_trainer({**config, "callbacks": given, **kwargs}, callbacks)
+
+
+class SaveConfigOnceTraining(SaveConfigCallback):
+    """Writes config.yaml once training starts: a refused checkpoint leaves the old one there."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Nothing yet."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it."""
+        super().setup(trainer, pl_module, "fit")
 
 
 class CommandLineParser(ShortErrors, LightningArgumentParser):
@@ -115,10 +138,8 @@ def main(args: Sequence[str] | None = None) -> None:
     sys.path.append(str(Path.cwd()))  # so that `class_path` finds the user's own files
     quieten()
     try:
-        with explained():
+        with explained(), explained(OmegaConfBaseException, MisconfigurationException):
             CommandLine(args)
-    except (OmegaConfBaseException, MisconfigurationException) as error:
-        stop(str(error))
     except SIGTERMException:
         raise SystemExit(143) from None
     except KeyboardInterrupt:

@@ -38,7 +38,7 @@ class ShortErrors(ArgumentParser):
             message: jsonargparse's text.
             ex: the exception behind it.
         """
-        if _debugging():
+        if _debugging() or not self.exit_on_error:  # an inner parser, whose caller reports
             super().error(message, ex)
         print(f"error: {shortened(message)}\nSee {self.prog_name()} --help", file=sys.stderr)
         self.exit(2)
@@ -91,20 +91,21 @@ def run_commands(
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Turn errors that the user can mend into one readable message and exit code 1."""
+def explained(*kinds: type[Exception]) -> Iterator[None]:
+    """Turn errors that the user can mend into one readable message and exit code 1.
+
+    Args:
+        kinds: the exceptions to explain; DatasetError and OSError by default.
+    """
+    kinds = kinds or (DatasetError, OSError)
     try:
         yield
-    except (DatasetError, OSError) as error:
+    except kinds as error:
         if _debugging():
             raise
-        stop(_without_worker_traceback(str(error)), type(error).__name__)
-
-
-def stop(message: str, kind: str = "error") -> NoReturn:
-    """Print a message to the error stream and leave with exit code 1."""
-    print(f"{kind}: {message}", file=sys.stderr)
-    raise SystemExit(1)
+        name = "DatasetError" if isinstance(error, DatasetError) else "error"
+        print(f"{name}: {_without_worker_traceback(str(error))}", file=sys.stderr)
+        raise SystemExit(1) from error
 
 
 def _debugging() -> bool:

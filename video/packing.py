@@ -42,7 +42,7 @@ MEGABYTES_PER_FILE = 200
 
 @dataclass
 class StagedEpisode:
-    """An episode in a folder of its own: `columns.npz` and an mp4 file for every camera."""
+    """An episode in a folder of its own: an npy file for every column, an mp4 for every camera."""
 
     folder: Path
     id: int
@@ -123,8 +123,7 @@ class _Packing:
     def _columns(self, episode: StagedEpisode) -> dict[str, np.ndarray]:
         """All columns of the data file, by feature name; unknown actions are zeros."""
         length = episode.length
-        with np.load(episode.folder / "columns.npz") as file:
-            stored = {name: file[name] for name in file.files}
+        stored = {file.stem: np.load(file) for file in episode.folder.glob("*.npy")}
         if "action" in self.features and "actions" not in stored:
             stored["actions"] = np.zeros((length, self.features["action"]["shape"][0]))
             stored["action_mask"] = np.zeros(length, bool)

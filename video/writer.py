@@ -117,7 +117,8 @@ class DatasetWriter:
             folder.mkdir()
             for camera, frames in episode.frames.items():
                 write_video(folder / f"{camera}.mp4", frames, self.fps, self.crf)
-            np.savez(folder / "columns.npz", **_arrays(episode))
+            for name, array in _arrays(episode).items():
+                np.save(folder / f"{name}.npy", array)
             description = {"id": episode_id, "split": split, **_description(episode)}
             (folder / "episode.json").write_text(json.dumps(description))
             folder.rename(target)

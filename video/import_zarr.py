@@ -53,7 +53,7 @@ def _load(data: Any, start: int, end: int, task: str) -> Episode:
         frames = {
             name: to_uint8(array[start:end], name)
             for name, array in arrays.items()
-            if array.ndim == 4
+            if array.ndim == 4 and 3 in (array.shape[1], array.shape[3])
         }
         actions = [arrays[name] for name in ACTIONS if name in arrays]
         states = [arrays[name] for name in STATES if name in arrays]

@@ -164,7 +164,7 @@ def _open(path: Path) -> _OpenVideo:
         raise DatasetError(f"{path} is not a video that can be read ({_reason(error)}).") from None
     video = _OpenVideo(reader, len(reader), height, width, padded_rows=channels != 3)
     _open_videos[key] = video
-    if len(_open_videos) > MAX_OPEN_VIDEOS:
+    while len(_open_videos) > MAX_OPEN_VIDEOS:
         _open_videos.popitem(last=False)
     return video
 

@@ -53,7 +53,11 @@ class CommandLine(LightningCLI):
             save_config_callback=SaveConfigOnceTraining,
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
-            trainer_defaults={"default_root_dir": "runs/unnamed", "enable_model_summary": False},
+            trainer_defaults={
+                "default_root_dir": "runs/unnamed",
+                "enable_model_summary": False,
+                "use_distributed_sampler": False,  # batches.py gives every process its share
+            },
             auto_configure_optimizers=False,
             args=list(sys.argv[1:] if args is None else args),
         )

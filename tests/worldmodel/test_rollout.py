@@ -1,0 +1,148 @@
+import pytest
+import torch
+
+from worldmodel.noise import GIVEN
+from worldmodel.queries import draw_noise
+from worldmodel.rollout import advance, anchor_of, rollout, start
+from worldmodel.sampler import euler
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def context():
+    return torch.randn(2, 2, 1, 3, 4, 4, generator=seeded(4))
+
+
+@pytest.fixture
+def actions():
+    return torch.rand(2, 24, 2, generator=seeded(5)) * 2 - 1
+
+
+def recomputed(network, context, actions, horizon, steps):
+    """The same rollout without a cache: every block runs the whole past through the network."""
+    size, generator = network.block_frames, seeded()
+    anchors, frames, chosen = [anchor_of(context)], [], []
+    noise = draw_noise(network, anchors[0], generator)
+    for index in range(horizon // size):
+        chosen.append(actions[:, index * size : (index + 1) * size])
+
+        def predict(noisy, time, index=index, noise=noise):
+            latent_time = torch.full((len(context), index + 1), GIVEN)
+            latent_time[:, -1] = time
+            prediction = network(
+                torch.stack(anchors, 1),
+                torch.stack([*frames, noisy[0]], 1),
+                torch.stack(chosen, 1),
+                latent_time,
+                torch.full((len(context), index + 1, size), GIVEN),
+            )
+            return (prediction.latents[:, -1],)
+
+        frames.append(euler(predict, (noise.latents,), steps)[0])
+        anchors.append(anchor_of(frames[-1]))
+        noise = draw_noise(network, anchors[-1], generator)
+    return torch.cat(frames, 1)
+
+
+@pytest.mark.parametrize("history_blocks", [0, 1, 2])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_cached_rollout_equals_the_recomputed_one(
+    build_network, context, actions, history_blocks, steps
+):
+    network = build_network(history_blocks=history_blocks)
+    cached = rollout(network, context, actions, 24, seeded(), steps=steps)
+    torch.testing.assert_close(
+        cached, recomputed(network, context, actions, 24, steps), atol=1e-4, rtol=1e-4
+    )
+
+
+def test_history_matters_where_there_is_some(build_network, context, actions):
+    """Otherwise the test above would compare two models that never look back."""
+    network = build_network(history_blocks=2)
+    state = start(network, context, seeded())
+    for index in range(2):
+        part = actions[:, 4 * index : 4 * index + 4]
+        _, state = advance(network, state, part, torch.ones(2, 4).bool(), seeded(1))
+    part, known = actions[:, 8:12], torch.ones(2, 4).bool()
+    remembered, _ = advance(network, state, part, known, seeded(2))
+    state.past = None
+    forgotten, _ = advance(network, state, part, known, seeded(2))
+    assert (remembered - forgotten).abs().max() > 1e-3
+
+
+def test_the_window_slides_in_constant_memory(build_network, context, actions):
+    network = build_network(history_blocks=2)
+    state, sizes, calls = start(network, context, seeded()), [], []
+    network.register_forward_pre_hook(lambda _, args: calls.append(args[1].shape[1]))
+    for _ in range(6):
+        _, state = advance(network, state, actions[:, :4], torch.ones(2, 4).bool(), seeded())
+        sizes.append(state.past[0].keys.shape[2])
+    tokens = 2 * 2 + 4
+    assert sizes == [tokens, 2 * tokens, *[2 * tokens] * 4]
+    assert calls == [1] * 12  # one call to imagine and one to remember, never more than one block
+
+
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_a_full_block_does_not_depend_on_how_its_actions_came(network, context, actions, chunk):
+    whole = rollout(network, context, actions, 24, seeded())
+    stepped = rollout(network, context, actions, 24, seeded(), chunk=chunk)
+    # the last frame of a block is imagined when all its actions are known
+    torch.testing.assert_close(stepped[:, 3::4], whole[:, 3::4], atol=1e-5, rtol=1e-5)
+    assert (stepped[:, 0::4] - whole[:, 0::4]).abs().max() > 1e-3
+
+
+def test_a_step_depends_on_no_action_after_it(network, context, actions):
+    changed = actions.clone()
+    changed[:, 6:] = 0.0
+    before = rollout(network, context, actions, 8, seeded(), chunk=1)
+    after = rollout(network, context, changed, 8, seeded(), chunk=1)
+    assert before[:, :6].equal(after[:, :6])
+    assert not before[:, 6:].equal(after[:, 6:])
+
+
+def test_same_seed_same_rollout_and_another_seed_another(network, context, actions):
+    one = rollout(network, context, actions, 8, seeded(1))
+    assert one.equal(rollout(network, context, actions, 8, seeded(1)))
+    assert not one.equal(rollout(network, context, actions, 8, seeded(2)))
+
+
+def test_a_state_can_be_continued_twice(network, context, actions):
+    state, known = start(network, context, seeded()), torch.ones(2, 1).bool()
+    _, state = advance(network, state, actions[:, :1], known, seeded())
+    one, _ = advance(network, state, actions[:, 1:2], known, seeded())
+    other, _ = advance(network, state, -actions[:, 1:2], known, seeded())
+    again, _ = advance(network, state, actions[:, 1:2], known, seeded())
+    assert one.equal(again)
+    assert not one.equal(other)
+
+
+def test_without_actions_their_values_cannot_matter(network, context, actions):
+    mask = torch.zeros(actions.shape[:2], dtype=torch.bool)
+    generated = rollout(network, context, None, 8, seeded())
+    masked = rollout(network, context, actions * torch.nan, 8, seeded(), action_mask=mask)
+    assert generated.equal(masked)
+
+
+def test_a_horizon_that_ends_within_a_block(network, context, actions):
+    longer = rollout(network, context, actions, 8, seeded())
+    shorter = rollout(network, context, actions[:, :7], 7, seeded())
+    assert shorter.shape[1] == 7
+    assert shorter[:, :4].equal(longer[:, :4])
+
+
+def test_a_single_context_frame_stood_still(context):
+    assert anchor_of(context[:, :1])[:, 0].equal(anchor_of(context[:, :1])[:, 1])
+    assert anchor_of(context).equal(context)
+
+
+def test_mistakes_are_named(network, context, actions):
+    with pytest.raises(ValueError, match="chunk=3 does not divide"):
+        rollout(network, context, actions, 8, seeded(), chunk=3)
+    with pytest.raises(ValueError, match="24 actions for a horizon of 25"):
+        rollout(network, context, actions, 25, seeded())
+    state = start(network, context, seeded())
+    with pytest.raises(ValueError, match="5 actions do not fit: 0 of the block's 4 are taken"):
+        advance(network, state, actions[:, :5], torch.ones(2, 5).bool(), seeded())

@@ -1,0 +1,8 @@
+"""`python -m worldmodel COMMAND`."""
+
+from video.front_door import run_commands
+
+if __name__ == "__main__":
+    run_commands(
+        ["worldmodel.imagine.imagine", "worldmodel.evaluate.evaluate"], "python -m worldmodel"
+    )

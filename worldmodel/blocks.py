@@ -1,0 +1,59 @@
+"""Cutting clips into blocks: anchors, frames and the actions that lead to them."""
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from worldmodel.uwm import ANCHOR_FRAMES
+
+
+class Blocks(NamedTuple):
+    """N blocks of k frames for each of B rows."""
+
+    anchor: Float[Tensor, "batch blocks 2 views channels height width"]
+    latents: Float[Tensor, "batch blocks frames views channels height width"]
+    actions: Float[Tensor, "batch blocks frames action_dim"]
+    action_mask: Bool[Tensor, "batch blocks frames"]
+
+    def pick(self, first: Int[Tensor, " batch"], count: int) -> "Blocks":
+        """`count` consecutive blocks of each row, from the row's own first one on."""
+        row = torch.arange(len(first), device=first.device)[:, None]
+        block = first[:, None] + torch.arange(count, device=first.device)
+        return Blocks(*(part[row, block] for part in self))
+
+
+def cut(
+    latents: Float[Tensor, "batch clip views channels height width"],
+    actions: Float[Tensor, "batch clip_actions action_dim"],
+    action_mask: Bool[Tensor, "batch clip_actions"],
+    frames: int,
+) -> Blocks:
+    """Cut clips of 2 + N * k frames into N blocks.
+
+    Frame t of a clip is reached by `actions[:, t - 1]`. Block n holds frames 2 + n k to
+    2 + n k + k - 1, the actions that lead to each of them, and the two frames before as its anchor.
+
+    Args:
+        latents: clips.
+        actions: one fewer than frames.
+        action_mask: which actions are known.
+        frames: frames k of a block.
+
+    Raises:
+        ValueError: a clip that is not two frames and a whole number of blocks.
+    """
+    blocks, rest = divmod(latents.shape[1] - ANCHOR_FRAMES, frames)
+    if rest or blocks < 1:
+        raise ValueError(
+            f"a clip of {latents.shape[1]} frames is not {ANCHOR_FRAMES} + N * {frames} frames"
+        )
+    ends = torch.arange(blocks, device=latents.device) * frames
+    return Blocks(
+        anchor=torch.stack((latents[:, ends], latents[:, ends + 1]), dim=2),
+        latents=rearrange(latents[:, ANCHOR_FRAMES:], "b (n k) ... -> b n k ...", k=frames),
+        actions=rearrange(actions[:, 1:], "b (n k) a -> b n k a", k=frames),
+        action_mask=rearrange(action_mask[:, 1:], "b (n k) -> b n k", k=frames),
+    )

@@ -1,0 +1,293 @@
+"""Training of the world model: a LightningModule that feeds blocks to the objective.
+
+The maths are in `objective.py` and `noise.py`; here is only what a step is made of, and what has to
+survive a restart. Every random number of step s is drawn for the whole global batch from a
+generator seeded with (seed, s), and a process takes its rows: so the loss curve does not depend on
+the number of processes, nor on where a run was stopped and resumed.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from diffusers.training_utils import EMAModel
+from torch import Tensor
+
+from video.datamodule import ClipDataModule
+from video.errors import DatasetError
+from worldmodel.attention import Backend
+from worldmodel.blocks import Blocks, cut
+from worldmodel.draws import RowDraws
+from worldmodel.objective import Objective, block_losses, draw_times, finish_history
+from worldmodel.queries import BlockNoise, forward_dynamics
+from worldmodel.rollout import anchor_of
+from worldmodel.schedule import learning_rate_factor
+from worldmodel.uwm import ANCHOR_FRAMES, UWM
+from worldmodel.world_model import WorldModel
+
+
+@dataclass
+class Architecture:
+    """The network's sizes; what is missing here (channels, actions, views) the data decide.
+
+    The fields are those of `UWM`.
+    """
+
+    block_frames: int = 4
+    patch: int = 2
+    width: int = 256
+    depth: int = 6
+    heads: int = 4
+    condition_width: int = 128
+    history_blocks: int = 0
+    attention: Backend = "sdpa"
+
+
+@dataclass
+class Optimization:
+    """AdamW, its schedule, and the averaging of weights.
+
+    Attributes:
+        learning_rate: the peak.
+        weight_decay: AdamW's.
+        betas: AdamW's.
+        warmup_steps: linear warm-up.
+        cooldown: share of the run, at its end, over which the learning rate falls to zero.
+        ema_decay: decay of the averaged weights; they are the ones that are saved.
+        compile: compile the network (`torch.compile`).
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup_steps: int = 200
+    cooldown: float = 0.5
+    ema_decay: float = 0.998
+    compile: bool = False
+
+
+class WorldModelTraining(L.LightningModule):
+    """Pretrain a UWM on the clips of a `ClipDataModule`.
+
+    A clip holds two context frames and `self_rollout_blocks + history_blocks + 1` blocks. Some rows
+    first imagine their leading blocks with the current weights and train on those that follow; the
+    others train on their leading blocks.
+
+    At the end the averaged weights are written to `<default_root_dir>/model`.
+
+    Args:
+        architecture: the network's sizes.
+        objective: the loss.
+        optimization: optimiser, schedule, averaging.
+        contexts: how many start frames the model folder stores.
+        seed: of all noise and times.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture = Architecture(),  # noqa: B008 - never changed
+        objective: Objective = Objective(),  # noqa: B008
+        optimization: Optimization = Optimization(),  # noqa: B008
+        contexts: int = 32,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.architecture = architecture
+        self.objective = objective
+        self.optimization = optimization
+        self.contexts = contexts
+        self.seed = seed
+        self.network: UWM | None = None
+        self.ema: EMAModel | None = None
+
+    @property
+    def clip_frames(self) -> int:
+        """Frames T that a clip must have."""
+        blocks = self.objective.self_rollout_blocks + self.architecture.history_blocks + 1
+        return ANCHOR_FRAMES + blocks * self.architecture.block_frames
+
+    @property
+    def data(self) -> ClipDataModule:
+        """The data module of this run."""
+        return self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+
+    def configure_model(self) -> None:
+        """Build the network, once the data are known.
+
+        Raises:
+            DatasetError: clips of another length than a step needs.
+        """
+        if self.network is not None:
+            return
+        if self.data.clip_frames != self.clip_frames:
+            raise DatasetError(
+                f"data.clip_frames is {self.data.clip_frames}, but this model trains on clips of "
+                f"{self.clip_frames} frames ({ANCHOR_FRAMES} of context and blocks of "
+                f"{self.architecture.block_frames}). Set data.clip_frames to {self.clip_frames}."
+            )
+        channels = self.data.latent_shape[0]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            self.network = UWM(
+                latent_channels=channels,
+                action_dim=self.data.action_dim,
+                views=len(self.data.cameras),
+                **asdict(self.architecture),
+            )
+        decay = self.optimization.ema_decay
+        self.ema = EMAModel(self.network.parameters(), decay=decay, foreach=True)
+        if self.optimization.compile:
+            self.network.compile()
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """One step: cut the clips, choose and disturb anchors, draw times, compare."""
+        assert self.network is not None
+        draws = self._draws(len(batch["action_mask"]), batch_idx)
+        blocks = cut(
+            self._latents(batch),
+            batch["actions"],
+            batch["action_mask"],
+            self.architecture.block_frames,
+        )
+        blocks = self._roll_out(blocks, draws)
+        spread = self.objective.anchor_noise * draws.uniform(blocks.anchor.shape[1])
+        noise = draws.normal(*blocks.anchor.shape[1:])
+        anchor = blocks.anchor + spread[..., None, None, None, None, None] * noise
+        blocks = blocks._replace(anchor=anchor)
+
+        times = draw_times(blocks.action_mask, self.objective.mix, draws)
+        times = finish_history(times, blocks.action_mask, self.objective.finished_history, draws)
+        losses = block_losses(self.network, blocks, times, self.objective, draws)
+        loss = losses.latent + self.objective.action_weight * losses.action
+        self.log("loss", loss, prog_bar=True, sync_dist=True)
+        self.log_dict({"latent_loss": losses.latent, "action_loss": losses.action}, sync_dist=True)
+        return loss
+
+    def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
+        """Average the weights after every optimiser step."""
+        assert self.network is not None and self.ema is not None
+        if self.trainer.global_step > self.ema.optimization_step:
+            self.ema.step(self.network.parameters())
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with warm-up, a plateau, and a linear fall to zero."""
+        settings, total = self.optimization, self.trainer.estimated_stepping_batches
+        optimizer = torch.optim.AdamW(
+            self.parameters(),
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            lambda step: learning_rate_factor(
+                step, int(total), settings.warmup_steps, settings.cooldown
+            ),
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the averaged weights, and the configuration that they belong to."""
+        assert self.network is not None and self.ema is not None
+        checkpoint["ema"] = self.ema.state_dict()
+        checkpoint["network_config"] = _config(self.network)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the averaged weights back.
+
+        Raises:
+            DatasetError: the checkpoint belongs to another configuration.
+        """
+        assert self.network is not None and self.ema is not None
+        saved, own = checkpoint.get("network_config", {}), _config(self.network)
+        different = [
+            f"{key} is {saved.get(key)!r} there and {own[key]!r} here"
+            for key in own
+            if saved.get(key) != own[key]
+        ]
+        if different:
+            raise DatasetError(
+                f"{self.trainer.ckpt_path}: this checkpoint is from another configuration: "
+                f"{'; '.join(different)}. Resume with the configuration it was made with, or start "
+                "without --ckpt_path."
+            )
+        self.ema.load_state_dict(checkpoint["ema"])
+
+    def on_train_end(self) -> None:
+        """Write the model folder from the averaged weights."""
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+            self.world_model().save_pretrained(Path(self.trainer.default_root_dir) / "model")
+
+    def world_model(self) -> WorldModel:
+        """The world model with the averaged weights, as it stands now."""
+        assert self.network is not None and self.ema is not None
+        network = UWM.from_config(self.network.config)
+        assert isinstance(network, UWM)
+        network.load_state_dict(self.network.state_dict())
+        self.ema.copy_to(network.parameters())
+        return WorldModel(
+            network=network.eval().requires_grad_(False),
+            autoencoder=self.data.autoencoder,
+            fps=self.data.fps,
+            cameras=tuple(self.data.cameras),
+            frame_size=self.data.frame_size,
+            action_normalizer=self.data.action_normalizer,
+            state_normalizer=self.data.state_normalizer,
+            task_names=list(self.data.task_names),
+            contexts=self.data.start_frames(self.contexts),
+        )
+
+    def _latents(self, batch: dict[str, Tensor]) -> Tensor:
+        """The batch's latents, encoded now where they were not before."""
+        if "latents" in batch:
+            return batch["latents"].float()
+        return self.data.autoencoder.to(self.device).encode(batch["frames"]).float()
+
+    def _roll_out(self, blocks: Blocks, draws: RowDraws) -> Blocks:
+        """Pick the blocks to train on: the first, or those behind an imagined beginning."""
+        assert self.network is not None
+        lead, count = self.objective.self_rollout_blocks, self.architecture.history_blocks + 1
+        if lead == 0:
+            return blocks
+        rolled = draws.uniform() < self.objective.self_rollout
+        rows = rolled.nonzero()[:, 0]
+        noise = [
+            BlockNoise(draws.normal(*latents.shape[1:]), draws.normal(*actions.shape[1:]))
+            for latents, actions in zip(
+                blocks.latents.unbind(1)[:lead], blocks.actions.unbind(1)[:lead], strict=True
+            )
+        ]
+        anchor = blocks.anchor[rows, 0]
+        with torch.no_grad():
+            for index in range(lead if len(rows) else 0):
+                imagined = forward_dynamics(
+                    self.network,
+                    anchor,
+                    blocks.actions[rows, index],
+                    blocks.action_mask[rows, index],
+                    BlockNoise(*(part[rows] for part in noise[index])),
+                )
+                anchor = anchor_of(imagined).to(anchor.dtype)
+        torch.clear_autocast_cache()  # weights that were cast without gradients must not be reused
+        picked = blocks.pick(torch.where(rolled, lead, 0), count)
+        picked.anchor[rows, 0] = anchor
+        return picked
+
+    def _draws(self, rows: int, batch_idx: int) -> RowDraws:
+        """This process's rows of the step's random numbers."""
+        micro = batch_idx % self.trainer.accumulate_grad_batches
+        seed = (self.seed << 40) + self.trainer.global_step * 1024 + micro
+        generator = torch.Generator().manual_seed(seed)
+        first, total = rows * self.trainer.global_rank, rows * self.trainer.world_size
+        return RowDraws(generator, rows, first, total, self.device)
+
+
+def _config(network: UWM) -> dict[str, Any]:
+    """The network's constructor arguments."""
+    return {key: value for key, value in network.config.items() if not key.startswith("_")}

@@ -1,0 +1,198 @@
+"""UWM: one network that denoises a block of future video together with its actions.
+
+A block is k future frames and the k actions that lead to them. The k frames are folded into the
+same tokens (a temporal patch), the block's *anchor*, the last two frames before it, enters as
+further channels at the same place, and the prediction is a residual on the last of them. Actions
+enter as tokens and through the modulation. Video and actions carry times of their own
+(Zhu et al., Unified World Models, arXiv 2504.02792), so that one network answers every query of
+`queries.py`. Noise, losses and rollouts live elsewhere.
+"""
+
+from typing import NamedTuple
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.embeddings import get_timestep_embedding
+from diffusers.models.modeling_utils import ModelMixin
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from worldmodel.attention import Backend, block_causal_mask
+from worldmodel.rotary import Rotation, rotary_angles
+from worldmodel.transformer import LayerCache, Transformer
+
+ANCHOR_FRAMES = 2
+"""Frames before a block that it sees in full: position and velocity."""
+
+TIME_CHANNELS = 64
+TIME_SCALE = 1000.0
+
+Cache = list[LayerCache]
+
+
+class Prediction(NamedTuple):
+    """Predicted clean block, and the keys and values of its tokens."""
+
+    latents: Float[Tensor, "batch blocks frames views channels height width"]
+    actions: Float[Tensor, "batch blocks frames action_dim"]
+    cache: Cache
+
+
+class UWM(ModelMixin, ConfigMixin):
+    """The denoiser of a block.
+
+    Args:
+        latent_channels: channels C of a latent frame.
+        action_dim: action dimensions A.
+        views: most camera views V that one block can hold.
+        block_frames: frames (and actions) k of a block.
+        patch: side of the square of latent pixels that becomes one token.
+        width: channels of a token.
+        depth: layers.
+        heads: attention heads.
+        condition_width: channels of the modulation's input; small, so that the modulation does not
+            eat the parameters.
+        history_blocks: finished blocks before the current one that it can look at, besides its
+            anchor.
+        attention: "sdpa" (PyTorch) or "xformers" (CUDA only).
+
+    Raises:
+        ValueError: a width that the heads do not divide.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        latent_channels: int,
+        action_dim: int,
+        views: int = 1,
+        block_frames: int = 4,
+        patch: int = 2,
+        width: int = 256,
+        depth: int = 6,
+        heads: int = 4,
+        condition_width: int = 128,
+        history_blocks: int = 0,
+        attention: Backend = "sdpa",
+    ):
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width={width} is not a multiple of heads={heads}")
+        self.latent_channels = latent_channels
+        self.action_dim = action_dim
+        self.views = views
+        self.block_frames = block_frames
+        self.patch = patch
+        self.head_width = width // heads
+        self.history_blocks = history_blocks
+
+        pixels = latent_channels * patch**2
+        self.embed_video = nn.Linear((block_frames + ANCHOR_FRAMES) * pixels, width)
+        self.embed_view = nn.Embedding(views, width)
+        self.embed_action = nn.Linear(action_dim + TIME_CHANNELS, width)
+        self.embed_condition = nn.Sequential(
+            nn.Linear(TIME_CHANNELS + block_frames * (action_dim + 1), 2 * condition_width),
+            nn.SiLU(),
+            nn.Linear(2 * condition_width, condition_width),
+        )
+        self.transformer = Transformer(width, depth, heads, condition_width, attention)
+        self.read_video = nn.Linear(width, block_frames * pixels)
+        self.read_action = nn.Linear(width, action_dim)
+        for head in (self.read_video, self.read_action):
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+        nn.init.normal_(self.embed_view.weight, std=0.02)
+
+    def forward(
+        self,
+        anchor: Float[Tensor, "batch blocks 2 views channels height width"],
+        latents: Float[Tensor, "batch blocks frames views channels height width"],
+        actions: Float[Tensor, "batch blocks frames action_dim"],
+        latent_time: Float[Tensor, "batch blocks"],
+        action_time: Float[Tensor, "batch blocks frames"],
+        past: Cache | None = None,
+    ) -> Prediction:
+        """Predict the clean latents and actions of each block from noisy ones.
+
+        Args:
+            anchor: the two frames before each block.
+            latents: each block's frames at `latent_time`.
+            actions: each block's actions at `action_time`.
+            latent_time: one time a block.
+            action_time: one time an action, so that known and absent ones can share a block.
+            past: caches of earlier, finished blocks; then one block is given here.
+
+        Raises:
+            ValueError: a block of another length than `block_frames`, or more views than `views`.
+        """
+        frames, views, height = latents.shape[2], latents.shape[3], latents.shape[5]
+        if frames != self.block_frames:
+            raise ValueError(f"a block of {frames} frames; this model has {self.block_frames}")
+        if views > self.views:
+            raise ValueError(f"{views} camera views; this model was built for {self.views}")
+        patches = torch.cat((anchor, latents), dim=2)
+        patches = rearrange(
+            patches,
+            "b n t v c (y p) (x q) -> b n v y x (t c p q)",
+            p=self.patch,
+            q=self.patch,
+        )
+        view_embedding = self.embed_view.weight[:views, None, None]
+        grid = patches.shape[2:5]
+        video = (self.embed_video(patches) + view_embedding.to(patches.dtype)).flatten(2, 4)
+        video_tokens = video.shape[2]
+
+        times = _time_features(action_time)
+        tokens = torch.cat((video, self.embed_action(torch.cat((actions, times), -1))), dim=2)
+
+        # what is absent is noise, which has no business in the modulation: weigh by 1 - tau
+        known = (1 - action_time)[..., None]
+        hints = torch.cat((actions * known, known), dim=-1).flatten(2)
+        condition = self.embed_condition(torch.cat((_time_features(latent_time), hints), dim=-1))
+
+        blocks, size = tokens.shape[1], tokens.shape[2]
+        finished = past[0].keys.shape[2] // size if past else 0
+        rotation = Rotation.of(self._angles(grid, finished + blocks, tokens.device), video.dtype)
+        mask = None
+        if blocks > 1:
+            mask = block_causal_mask(blocks, size, self.history_blocks, tokens.device)
+        tokens, cache = self.transformer(tokens, condition, rotation, mask, past)
+
+        residual = rearrange(
+            self.read_video(tokens[:, :, :video_tokens]),
+            "b n (v y x) (t c p q) -> b n t v c (y p) (x q)",
+            v=views,
+            y=height // self.patch,
+            t=frames,
+            p=self.patch,
+            q=self.patch,
+        )
+        return Prediction(
+            latents=anchor[:, :, -1:] + residual,
+            actions=self.read_action(tokens[:, :, video_tokens:]).to(actions.dtype),
+            cache=cache,
+        )
+
+    def _angles(
+        self, grid: torch.Size, blocks: int, device: torch.device
+    ) -> Float[Tensor, "tokens half"]:
+        """Rotary angles of `blocks` blocks: video tokens at their place, actions at their frame."""
+        views, rows, columns = grid
+        place = torch.cartesian_prod(
+            torch.zeros(views, device=device),
+            torch.arange(rows, device=device, dtype=torch.float32),
+            torch.arange(columns, device=device, dtype=torch.float32),
+        ).view(-1, 3)
+        frame = torch.arange(self.block_frames, device=device)
+        middle = torch.tensor([(rows - 1) / 2, (columns - 1) / 2], device=device)
+        action = torch.cat((frame[:, None], middle.expand(self.block_frames, 2)), dim=1)
+        block = torch.cat((place, action))
+        start = torch.zeros(blocks, 1, 3, device=device)
+        start[:, 0, 0] = torch.arange(blocks, device=device) * self.block_frames
+        return rotary_angles((start + block).flatten(0, 1), self.head_width)
+
+
+def _time_features(time: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape channels"]:
+    features = get_timestep_embedding(time.flatten() * TIME_SCALE, TIME_CHANNELS)
+    return features.view(*time.shape, TIME_CHANNELS)

@@ -1,0 +1,154 @@
+"""A saved world model: one folder with everything that is needed to imagine.
+
+    world_model.json        frame rate, cameras, frame size, tasks, action and state ranges
+    transformer/            the network (diffusers layout: config.json and safetensors)
+    autoencoder/            the frozen autoencoder, with its latent statistics
+    contexts.safetensors    a few start frames
+
+No pickle anywhere. `WorldModel.from_pretrained(folder)` is all a user calls.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from video.autoencoder import FrameAutoencoder
+from video.errors import DatasetError
+from video.statistics import Normalizer
+from worldmodel.uwm import UWM
+
+FORMAT = 1
+"""Version of the folder's layout."""
+
+
+@dataclass
+class WorldModel:
+    """The network and all that gives its numbers a meaning.
+
+    Attributes:
+        network: the denoiser.
+        autoencoder: frames to latents and back.
+        fps: frames per second it was trained at.
+        cameras: camera names, in the order of the view axis.
+        frame_size: height and width in pixels.
+        action_normalizer: the data's units to [-1, 1]; None if it never saw an action.
+        state_normalizer: likewise for the robot's state.
+        task_names: tasks of the training data.
+        contexts: uint8 start frames `(N, V, 3, H, W)`.
+    """
+
+    network: UWM
+    autoencoder: FrameAutoencoder
+    fps: float
+    cameras: tuple[str, ...]
+    frame_size: tuple[int, int]
+    action_normalizer: Normalizer | None = None
+    state_normalizer: Normalizer | None = None
+    task_names: list[str] = field(default_factory=list)
+    contexts: UInt8[Tensor, "contexts views 3 height width"] | None = None
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, device: str = "cpu") -> "WorldModel":
+        """Load a folder written by `save_pretrained`.
+
+        Raises:
+            DatasetError: the folder is missing, is no world model, or is of a newer layout.
+        """
+        folder = Path(folder)
+        path = folder / "world_model.json"
+        if not path.is_file():
+            raise DatasetError(
+                f"{path} does not exist, so {folder} is no world model. Train one with "
+                "`lightning fit -c configs/uwm.yaml`; it ends in runs/uwm/model."
+            )
+        saved = json.loads(path.read_text())
+        if saved.get("format") != FORMAT:
+            raise DatasetError(
+                f"{path} has format {saved.get('format')}, this code reads {FORMAT}. Use the "
+                "version of this package that wrote it, or train again."
+            )
+        contexts = None
+        if (folder / "contexts.safetensors").is_file():
+            contexts = load_file(folder / "contexts.safetensors")["frames"]
+        network = UWM.from_pretrained(folder / "transformer", low_cpu_mem_usage=False)
+        assert isinstance(network, UWM)
+        return cls(
+            network=network.to(device).eval().requires_grad_(False),
+            autoencoder=FrameAutoencoder.from_pretrained(folder / "autoencoder").to(device),
+            fps=saved["fps"],
+            cameras=tuple(saved["cameras"]),
+            frame_size=(saved["frame_size"][0], saved["frame_size"][1]),
+            action_normalizer=_read_normalizer(saved["actions"]),
+            state_normalizer=_read_normalizer(saved["state"]),
+            task_names=saved["tasks"],
+            contexts=contexts,
+        )
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write the folder; one that is already there is replaced only when the new one is whole.
+
+        Raises:
+            DatasetError: the disk does not take it; what stood there before is untouched.
+        """
+        folder = Path(folder)
+        temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+        try:
+            temporary.mkdir(parents=True)
+            self.network.save_pretrained(temporary / "transformer")
+            self.autoencoder.save_pretrained(temporary / "autoencoder")
+            if self.contexts is not None:
+                frames = {"frames": self.contexts.contiguous()}
+                save_file(frames, temporary / "contexts.safetensors")
+            (temporary / "world_model.json").write_text(json.dumps(self._json(), indent=2) + "\n")
+            _replace(temporary, folder)
+        except OSError as error:
+            raise DatasetError(
+                f"{folder}: the model could not be written ({error}). Free space or choose another "
+                "folder; an earlier model there is untouched."
+            ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def encode(
+        self, frames: UInt8[Tensor, "*batch 3 height width"]
+    ) -> Float[Tensor, "*batch channels h w"]:
+        """Frames to normalised latents."""
+        return self.autoencoder.encode(frames)
+
+    def decode(
+        self, latents: Float[Tensor, "*batch channels h w"]
+    ) -> UInt8[Tensor, "*batch 3 height width"]:
+        """Latents to frames."""
+        return self.autoencoder.decode(latents)
+
+    def _json(self) -> dict:
+        return {
+            "format": FORMAT,
+            "fps": self.fps,
+            "cameras": list(self.cameras),
+            "frame_size": list(self.frame_size),
+            "actions": self.action_normalizer and self.action_normalizer.to_json(),
+            "state": self.state_normalizer and self.state_normalizer.to_json(),
+            "tasks": self.task_names,
+        }
+
+
+def _read_normalizer(saved: dict | None) -> Normalizer | None:
+    return None if saved is None else Normalizer.from_json(saved)
+
+
+def _replace(temporary: Path, folder: Path) -> None:
+    """Put a finished folder in the place of another with two renames."""
+    retired = folder.with_name(f".{folder.name}.retired")
+    shutil.rmtree(retired, ignore_errors=True)
+    if folder.exists():
+        folder.rename(retired)
+    temporary.rename(folder)
+    shutil.rmtree(retired, ignore_errors=True)

@@ -37,7 +37,7 @@ def numbers_of(frames: np.ndarray) -> list[int]:
     return sum((bits[bit] > 120).astype(int) << bit for bit in range(6)).tolist()
 
 
-def encode(frames: np.ndarray, path: Path, *options: str, fps: float = 10) -> Path:
+def encode(frames: np.ndarray, path: Path, *options: str, fps: float = 10.0) -> Path:
     """A file of any kind, by ffmpeg."""
     height, width = frames.shape[1:3]
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps)]
@@ -53,7 +53,7 @@ def test_frames_come_back_in_any_size(tmp_path, size):
     rows, columns = (np.linspace(0, 3.99, length).astype(int) for length in size)
     frames = coarse[:, rows][:, :, columns]
     path = tmp_path / "video.mp4"
-    write_video(path, frames, fps=10, crf=4)
+    write_video(path, frames, fps=10.0, crf=4)
     header = video_header(path)
     assert (header.frames, header.height, header.width, header.fps) == (9, *size, 10)
     found = read_video(path, np.arange(9))
@@ -67,14 +67,14 @@ def test_frames_come_back_in_any_size(tmp_path, size):
 def test_colours_are_kept(tmp_path):
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (10, 120, 200)]
     frames = np.broadcast_to(np.array(colours, np.uint8)[:, None, None], (6, 64, 64, 3))
-    write_video(tmp_path / "colours.mp4", frames, fps=10)
+    write_video(tmp_path / "colours.mp4", frames, fps=10.0)
     found = read_video(tmp_path / "colours.mp4", np.arange(6))
     assert np.abs(found.astype(int) - frames).max() <= 3
 
 
 def test_frames_come_in_the_order_asked_for(tmp_path):
     path = tmp_path / "video.mp4"
-    write_video(path, numbered_frames(60), fps=10)
+    write_video(path, numbered_frames(60), fps=10.0)
     wanted = [5, 59, 3, 5, 0, 31, 30]
     assert numbers_of(read_video(path, np.array(wanted))) == wanted
     assert read_video(path, np.array([], np.int64)).shape == (0, 48, 64, 3)
@@ -82,7 +82,7 @@ def test_frames_come_in_the_order_asked_for(tmp_path):
 
 def test_small_padded_frames_come_in_the_order_asked_for(tmp_path):
     path = tmp_path / "video.mp4"
-    write_video(path, numbered_frames(40, width=96), fps=10)
+    write_video(path, numbered_frames(40, width=96), fps=10.0)
     wanted = [5, 39, 3, 5]
     assert numbers_of(read_video(path, np.array(wanted))) == wanted
 
@@ -114,7 +114,7 @@ def test_joined_files_keep_every_frame_and_a_key_frame_for_each_part(tmp_path):
     frames = numbered_frames(50)
     parts = [tmp_path / f"it's part {number}.mp4" for number in range(3)]
     for part, span in zip(parts, [slice(0, 33), slice(33, 34), slice(34, 50)], strict=True):
-        write_video(part, frames[span], fps=30)
+        write_video(part, frames[span], fps=30.0)
     joined = tmp_path / "joined.mp4"
     concatenate_videos(parts, joined)
     assert video_header(joined).frames == 50
@@ -127,7 +127,7 @@ def test_joined_files_keep_every_frame_and_a_key_frame_for_each_part(tmp_path):
 
 
 def test_joining_files_of_which_one_is_damaged_fails(tmp_path):
-    write_video(tmp_path / "good.mp4", numbered_frames(10), fps=10)
+    write_video(tmp_path / "good.mp4", numbered_frames(10), fps=10.0)
     (tmp_path / "bad.mp4").write_bytes(b"nothing")
     with pytest.raises(DatasetError, match=r"bad\.mp4 is not an MP4 file"):
         concatenate_videos([tmp_path / "good.mp4", tmp_path / "bad.mp4"], tmp_path / "joined.mp4")
@@ -144,23 +144,23 @@ def test_joining_files_of_which_one_is_damaged_fails(tmp_path):
 )
 def test_frames_of_a_wrong_kind_are_refused(tmp_path, frames):
     with pytest.raises(DatasetError, match=r"video\.mp4: frames must be uint8"):
-        write_video(tmp_path / "video.mp4", frames, fps=10)
+        write_video(tmp_path / "video.mp4", frames, fps=10.0)
 
 
 def test_a_full_disk_is_named():
     with pytest.raises(DatasetError, match=r"/dev/full could not be written: .*No space left"):
-        write_video(Path("/dev/full"), numbered_frames(5), fps=10)
+        write_video(Path("/dev/full"), numbered_frames(5), fps=10.0)
 
 
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(DatasetError, match=r"nowhere/video\.mp4 could not be written"):
-        write_video(tmp_path / "nowhere" / "video.mp4", numbered_frames(5), fps=10)
+        write_video(tmp_path / "nowhere" / "video.mp4", numbered_frames(5), fps=10.0)
 
 
 def test_damage_inside_is_found_when_it_is_decoded(tmp_path):
     path = tmp_path / "video.mp4"
     noise = np.random.default_rng(0).integers(0, 255, (60, 32, 32, 3), np.uint8)
-    write_video(path, noise, fps=10)
+    write_video(path, noise, fps=10.0)
     content = bytearray(path.read_bytes())
     middle = len(content) * 7 // 10
     content[middle:] = np.random.default_rng(1).bytes(len(content) - middle)
@@ -172,7 +172,7 @@ def test_damage_inside_is_found_when_it_is_decoded(tmp_path):
 
 def test_frames_that_are_not_there_are_refused(tmp_path):
     path = tmp_path / "video.mp4"
-    write_video(path, numbered_frames(5), fps=10)
+    write_video(path, numbered_frames(5), fps=10.0)
     with pytest.raises(DatasetError, match=r"video\.mp4 has 5 frames; frame 5 was asked for"):
         read_video(path, np.array([0, 5]))
     with pytest.raises(DatasetError, match=r"frame -1 was asked for"):
@@ -191,17 +191,17 @@ def test_missing_and_foreign_files_are_named(tmp_path):
 
 def test_a_file_that_was_replaced_is_read_anew(tmp_path):
     path = tmp_path / "video.mp4"
-    write_video(path, numbered_frames(8), fps=10)
+    write_video(path, numbered_frames(8), fps=10.0)
     assert numbers_of(read_video(path, np.array([7]))) == [7]
     first = outline(path)
-    write_video(path, numbered_frames(8)[::-1], fps=10)
+    write_video(path, numbered_frames(8)[::-1], fps=10.0)
     assert numbers_of(read_video(path, np.array([7]))) == [0]
     assert outline(path) != first
 
 
 def test_few_files_stay_open(tmp_path, monkeypatch):
     monkeypatch.setattr(video_file, "MAX_OPEN_VIDEOS", 3)
-    write_video(tmp_path / "0.mp4", numbered_frames(4), fps=10)
+    write_video(tmp_path / "0.mp4", numbered_frames(4), fps=10.0)
     for number in range(1, 8):
         shutil.copy(tmp_path / "0.mp4", tmp_path / f"{number}.mp4")
     for number in range(8):
@@ -217,7 +217,7 @@ def _numbers_in_worker(path: Path, wanted: list[int]) -> list[int]:
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_processes_read_the_same_file_beside_each_other(tmp_path):
     path = tmp_path / "video.mp4"
-    write_video(path, numbered_frames(60), fps=10)
+    write_video(path, numbered_frames(60), fps=10.0)
     read_video(path, np.array([30]))
     wanted = [[start, start + 7, start + 1] for start in range(0, 50, 2)]
     with multiprocessing.get_context("fork").Pool(2) as pool:

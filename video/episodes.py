@@ -6,7 +6,7 @@ into training windows is that of `clips.py`.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -46,7 +46,6 @@ class Episode:
     notes: dict[str, str | int | float] = field(default_factory=dict)
 
 
-@runtime_checkable
 @runtime_checkable
 class EpisodeDataset(Protocol):
     """A dataset on disk. Everything but the pictures is in memory; it can be pickled.

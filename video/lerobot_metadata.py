@@ -65,10 +65,11 @@ class DatasetInfo:
 
     def frame_shape(self, feature: str) -> tuple[int, int]:
         """Height and width, whichever axis order the feature is described in."""
-        description = self.features[feature]
-        names = description.get("names") or ["height", "width", "channels"]
-        sizes = dict(zip(names, description["shape"], strict=True))
-        return int(sizes["height"]), int(sizes["width"])
+        shape, names = self.features[feature]["shape"], self.features[feature].get("names")
+        if isinstance(names, list) and {"height", "width"} <= set(names):
+            return shape[names.index("height")], shape[names.index("width")]
+        height, width = shape[1:] if shape[0] in (1, 3) else shape[:2]
+        return height, width
 
 
 def read_info(path: Path) -> DatasetInfo:

@@ -161,7 +161,7 @@ def _open(path: Path) -> _OpenVideo:
         reader = decord.VideoReader(str(path), num_threads=1)
         height, width, channels = reader[0].shape
     except _DECODER_ERRORS as error:
-        raise DatasetError(f"{path} is not a video that can be read ({_reason(error)}).") from None
+        raise DatasetError(f"{path} is damaged or not a video ({_reason(error)}).") from None
     video = _OpenVideo(reader, len(reader), height, width, padded_rows=channels != 3)
     _open_videos[key] = video
     while len(_open_videos) > MAX_OPEN_VIDEOS:

@@ -416,7 +416,7 @@ def test_damage_that_only_decoding_finds_is_named(copy):
     content[half:] = np.random.default_rng(0).bytes(len(content) - half)
     file.write_bytes(content)
     dataset = open_dataset(copy)
-    with pytest.raises(DatasetError, match=r"file-000\.mp4 is damaged: frames 60 to 79"):
+    with pytest.raises(DatasetError, match=r"file-000\.mp4 is damaged"):
         dataset.read_frames(3, np.arange(20), "top")
 
 

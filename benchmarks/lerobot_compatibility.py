@@ -1,0 +1,154 @@
+"""Does the real lerobot package read what `DatasetWriter` writes?
+
+Installs lerobot into a virtual environment of its own (its pins want an older torch; about 8 GB),
+writes a small dataset here, loads it there with `LeRobotDataset`, and compares every frame, action,
+state and label. Prints one JSON line, and fails where anything differs.
+
+    python benchmarks/lerobot_compatibility.py --venv runs/lerobot-venv
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+import numpy as np
+
+from video.episodes import Episode
+from video.writer import DatasetWriter
+
+LEROBOT = "lerobot==0.4.*"
+FPS = 20.0
+LENGTHS = (33, 40, 1, 36)
+BOUND_PSNR = 30.0
+
+# Runs inside lerobot's environment and hands over what it read as arrays. Torchcodec, lerobot's
+# first choice, needs FFmpeg's shared libraries on the system; PyAV brings its own.
+READER = """
+import sys
+import lerobot, numpy as np, torch
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+root, out = sys.argv[1:]
+dataset = LeRobotDataset("local/check", root=root, video_backend="pyav")
+items = [dataset[index] for index in range(len(dataset))]
+arrays = {
+    key: np.stack([np.asarray(item[key]) for item in items]) for key in items[0] if key != "task"
+}
+windows = LeRobotDataset(
+    "local/check",
+    root=root,
+    video_backend="pyav",
+    delta_timestamps={key: [0.0, 0.05] for key in ("observation.images.top", "action")},
+)
+arrays["window"] = np.stack([np.asarray(windows[i]["observation.images.top"]) for i in range(5)])
+np.savez(
+    out,
+    tasks=np.array([item["task"] for item in items]),
+    episodes=dataset.num_episodes,
+    mean=dataset.meta.stats["action"]["mean"],
+    versions=np.array([lerobot.__version__, torch.__version__]),
+    **arrays,
+)
+"""
+
+
+def main() -> None:
+    """Install, write, read, compare, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--venv", type=Path, default=Path("runs/lerobot-venv"))
+    parser.add_argument("--lerobot", default=LEROBOT, help="what pip installs there")
+    options = parser.parse_args()
+    python = install(options.venv, options.lerobot)
+    episodes = [record(number, length) for number, length in enumerate(LENGTHS)]
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = Path(folder) / "dataset"
+        writer = DatasetWriter(dataset, FPS)
+        for number, episode in enumerate(episodes):
+            writer.add(number, episode, "test" if number == 3 else "train")
+        writer.finalize()
+        result = Path(folder) / "read.npz"
+        subprocess.run([python, "-c", READER, dataset, result], check=True)
+        with np.load(result) as file:
+            read = dict(file)
+    print(json.dumps(compare(episodes, read)))
+
+
+def install(folder: Path, requirement: str) -> Path:
+    """A virtual environment with lerobot in it; an existing one is used as it is."""
+    python = (folder / "bin" / "python").absolute()
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+    present = subprocess.run([python, "-c", "import lerobot"], capture_output=True).returncode == 0
+    if not present:
+        command = [python, "-m", "pip", "install", requirement]
+        subprocess.run(command, check=True, stdout=sys.stderr)
+    return python
+
+
+def record(seed: int, length: int) -> Episode:
+    """Smooth pictures that move, and numbers of full precision."""
+    generator = np.random.default_rng(seed)
+    x, y = np.meshgrid(np.linspace(0, 3, 64), np.linspace(0, 3, 48))
+    time = np.arange(length)[:, None, None] / 5 + seed
+    waves = [np.sin(x + time), np.sin(y - 2 * time), np.cos(x + y + time)]
+    top = np.rint(127 + 100 * np.stack(waves, axis=-1)).astype(np.uint8)
+    return Episode(
+        frames={"top": top, "wrist": np.ascontiguousarray(top[:, ::-1, :32])},
+        actions=generator.normal(size=(length, 4)).astype(np.float32),
+        action_mask=np.arange(length) % 7 != 3,
+        state=generator.normal(size=(length, 3)).astype(np.float32),
+        environment_state=generator.normal(size=(length, 1)).astype(np.float32),
+        reward=generator.normal(size=length).astype(np.float32),
+        success=np.arange(length) > 20,
+        task=f"task {seed % 2}",
+        notes={"policy": "noise", "seed": seed},
+    )
+
+
+def compare(episodes: list[Episode], read: dict[str, np.ndarray]) -> dict:
+    """Assert that lerobot read what was written; returns the figures."""
+
+    def written(name: str) -> np.ndarray:
+        return np.concatenate([getattr(episode, name) for episode in episodes])
+
+    mask = written("action_mask")
+    assert read["episodes"] == len(episodes)
+    np.testing.assert_array_equal(read["action_mask"], mask)
+    np.testing.assert_array_equal(read["action"], np.where(mask[:, None], written("actions"), 0))
+    np.testing.assert_array_equal(read["observation.state"], written("state"))
+    environment_state = written("environment_state")[:, 0]
+    np.testing.assert_array_equal(read["observation.environment_state"].ravel(), environment_state)
+    np.testing.assert_array_equal(read["next.reward"], written("reward"))
+    np.testing.assert_array_equal(read["next.success"], written("success"))
+    tasks = np.repeat([episode.task for episode in episodes], LENGTHS)
+    np.testing.assert_array_equal(read["tasks"], tasks)
+    np.testing.assert_array_equal(read["episode_index"], np.repeat(range(len(LENGTHS)), LENGTHS))
+    frame_index = np.concatenate([np.arange(length) for length in LENGTHS])
+    np.testing.assert_array_equal(read["frame_index"], frame_index)
+    np.testing.assert_allclose(read["mean"], read["action"].mean(0), rtol=1e-4)
+
+    psnr = {}
+    for camera in episodes[0].frames:
+        frames = np.concatenate([episode.frames[camera] for episode in episodes])
+        decoded = read[f"observation.images.{camera}"].transpose(0, 2, 3, 1) * 255.0
+        errors = ((decoded - frames) ** 2).mean(axis=(1, 2, 3))
+        psnr[camera] = round(float(10 * np.log10(255**2 / errors.max())), 2)
+        assert psnr[camera] > BOUND_PSNR, f"worst frame of {camera}: {psnr[camera]} dB"
+    np.testing.assert_array_equal(read["window"][:, 1], read["observation.images.top"][1:6])
+    lerobot, torch = read["versions"].tolist()
+    return {
+        "lerobot": lerobot,
+        "torch": torch,
+        "episodes": len(episodes),
+        "frames": len(mask),
+        "actions_states_labels": "equal",
+        "worst_frame_psnr_db": psnr,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ A saved autoencoder is an ordinary diffusers folder (`config.json`, safetensors)
 `autoencoder_training.py`, storing a dataset's latents that of `latents.py`.
 """
 
+import copy
 import hashlib
 import inspect
 import json
@@ -17,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+
+from video.errors import DatasetError
 
 PIXELS_AT_ONCE = 64 * 64 * 256
 """Frames are encoded and decoded in chunks of this many pixels: 256 of 64x64, 4 of 512x512."""
@@ -69,11 +72,10 @@ class FrameAutoencoder(nn.Module):
             self._set_statistics(mean, std)
         encoder = getattr(network, "encoder", network)
         self._is_video = any(isinstance(module, nn.Conv3d) for module in encoder.modules())
-        self._decode_options = (
-            {"num_frames": 1}
-            if "num_frames" in inspect.signature(self.network.decode).parameters
-            else {}
-        )
+        if not self._is_video:
+            network.to(memory_format=torch.channels_last)  # about twice as fast on CPUs
+        takes_length = "num_frames" in inspect.signature(self.network.decode).parameters
+        self._decode_options = {"num_frames": 1} if takes_length else {}
         self._latent_shapes: dict[tuple[int, int], tuple[int, int, int]] = {}
         self._frame_sizes: dict[tuple[int, int], tuple[int, int]] = {}
         self._fingerprint: str | None = None
@@ -90,24 +92,24 @@ class FrameAutoencoder(nn.Module):
             use_bfloat16: run the network in bfloat16 autocast.
 
         Raises:
-            ValueError: no `config.json`, no safetensors, or a class that diffusers does not have.
+            DatasetError: no `config.json`, no safetensors, or a class that diffusers does not have.
         """
         folder = Path(folder)
         if not (folder / "config.json").is_file():
-            raise ValueError(
+            raise DatasetError(
                 f"{folder} holds no config.json, so it is no diffusers autoencoder. Of a pipeline, "
                 "pass the subfolder that is one, usually 'vae'."
             )
         if not any(folder.glob("*.safetensors")):
-            raise ValueError(
+            raise DatasetError(
                 f"{folder} holds no .safetensors weights, and pickled .bin files are not read. "
                 "Load it with diffusers and save it again by model.save_pretrained(folder)."
             )
         config = json.loads((folder / "config.json").read_text())
         name = config.get("_class_name", "")
         network_class: Any = getattr(diffusers, name, None)
-        if not (inspect.isclass(network_class) and hasattr(network_class, "decode")):
-            raise ValueError(
+        if not hasattr(network_class, "decode"):
+            raise DatasetError(
                 f"{folder}/config.json has _class_name {name!r}, which is no autoencoder of "
                 f"diffusers {diffusers.__version__}. Upgrade diffusers, or pass another folder."
             )
@@ -119,7 +121,7 @@ class FrameAutoencoder(nn.Module):
             output_loading_info=True,
         )
         if loading["missing_keys"]:
-            raise ValueError(
+            raise DatasetError(
                 f"{folder} lacks {len(loading['missing_keys'])} weights of its {name}, the first "
                 f"{loading['missing_keys'][0]!r}: config.json and weights do not belong together."
             )
@@ -131,10 +133,16 @@ class FrameAutoencoder(nn.Module):
         autoencoder = cls(network, **statistics, use_bfloat16=use_bfloat16)
         return autoencoder.eval().requires_grad_(False)
 
-    def save_pretrained(self, folder: Path | str) -> None:
-        """Write safetensors and JSON, nothing pickled."""
+    def save_pretrained(self, folder: Path | str, half_precision: bool = False) -> None:
+        """Write safetensors and JSON, nothing pickled.
+
+        Args:
+            folder: where to; it is made if it is not there.
+            half_precision: float16 weights, half as large; the autoencoder itself stays as it is.
+        """
         folder = Path(folder)
-        self.network.save_pretrained(folder, safe_serialization=True)
+        network = copy.deepcopy(self.network).half() if half_precision else self.network
+        network.save_pretrained(folder, safe_serialization=True)
         accepted = inspect.signature(type(self.network).__init__).parameters
         config = json.loads((folder / "config.json").read_text())
         config = {k: v for k, v in config.items() if k.startswith("_") or k in accepted}
@@ -228,8 +236,8 @@ class FrameAutoencoder(nn.Module):
 
     def encode_pixels(self, pixels: Pixels) -> Latents:
         """The network's own latents, not normalised, of pixels in [-1, 1]; differentiable."""
-        folded = F.pixel_unshuffle(pixels, self.pixel_fold)
-        output = self.network.encode(folded.unsqueeze(2) if self._is_video else folded)
+        folded = self._arranged(F.pixel_unshuffle(pixels, self.pixel_fold))
+        output = self.network.encode(folded)
         if hasattr(output, "latent_dist"):
             latents = output.latent_dist.mode()
         else:
@@ -238,10 +246,15 @@ class FrameAutoencoder(nn.Module):
 
     def decode_pixels(self, latents: Latents) -> Pixels:
         """Pixels, about [-1, 1], of the network's own latents; differentiable."""
-        latents = latents.unsqueeze(2) if self._is_video else latents
-        folded = self.network.decode(latents, **self._decode_options).sample
+        folded = self.network.decode(self._arranged(latents), **self._decode_options).sample
         folded = folded.squeeze(2) if self._is_video else folded
         return F.pixel_shuffle(folded, self.pixel_fold)
+
+    def _arranged(self, inputs: Tensor) -> Tensor:
+        """As the network wants it: with a time axis, or channels last in memory."""
+        if self._is_video:
+            return inputs.unsqueeze(2)
+        return inputs.contiguous(memory_format=torch.channels_last)
 
     def _in_chunks(
         self,

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from video.autoencoder import FrameAutoencoder
 from video.clips import count_rows
-from video.episodes import EpisodeDataset
+from video.episodes import EpisodeDataset, open_dataset
 from video.errors import DatasetError
 from video.resizing import resize_frames
 
@@ -52,6 +52,42 @@ class StoredLatents:
         return StoredLatents, (self.path,)
 
 
+def encode(
+    dataset: Path,
+    autoencoder: Path,
+    size: tuple[int, int] | None = None,
+    cameras: list[str] | None = None,
+    fps: float | None = None,
+    out: Path | None = None,
+    device: str = "auto",
+    use_bfloat16: bool = False,
+) -> None:
+    """Encode a dataset's video to latents, which training then reads instead of the video.
+
+    Args:
+        dataset: a LeRobot dataset, or a folder of videos.
+        autoencoder: folder of the autoencoder. Where it lacks the statistics of its latents, they
+            are measured on the training split and stored there.
+        size: height and width that frames are resized to, if not their own.
+        cameras: which ones, if not all.
+        fps: frame rate to read a folder of videos at, if not its own.
+        out: folder for the latents, if not `latents` in the dataset's own.
+        device: such as cpu, cuda or cuda:1; auto takes a GPU where there is one.
+        use_bfloat16: run the autoencoder in bfloat16.
+    """
+    opened = open_dataset(dataset, fps)
+    chosen = tuple(cameras or opened.cameras)
+    size = size or opened.frame_shape(chosen[0])
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = FrameAutoencoder.from_pretrained(autoencoder, use_bfloat16).to(device)
+    if model.mean is None:
+        episodes = opened.splits.get("train", np.arange(len(opened.lengths)))
+        measure_statistics(model, opened, episodes, size, chosen[0])
+        model.save_pretrained(autoencoder)
+    print(f"latents in {encode_dataset(opened, model, size, chosen, out)}")
+
+
 def encode_dataset(
     dataset: EpisodeDataset,
     autoencoder: FrameAutoencoder,
@@ -74,9 +110,13 @@ def encode_dataset(
         The folder, in which `find_latents` finds them.
 
     Raises:
-        DatasetError: a folder that cannot be written, or a full disk; what was encoded stays.
+        DatasetError: no such camera, a folder that cannot be written, or a full disk (what was
+            encoded stays).
     """
     cameras = cameras or dataset.cameras
+    missing = [camera for camera in cameras if camera not in dataset.cameras]
+    if missing:
+        raise DatasetError(f"{dataset.path} has no {missing}, its cameras: {dataset.cameras}")
     size = size or dataset.frame_shape(cameras[0])
     folder = latents_folder(dataset, autoencoder, size, out)
     try:

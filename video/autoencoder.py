@@ -72,8 +72,9 @@ class FrameAutoencoder(nn.Module):
             self._set_statistics(mean, std)
         encoder = getattr(network, "encoder", network)
         self._is_video = any(isinstance(module, nn.Conv3d) for module in encoder.modules())
-        if not self._is_video:
-            network.to(memory_format=torch.channels_last)  # about twice as fast on CPUs
+        for weight in network.parameters():
+            if weight.ndim == 4:  # about twice as fast on CPUs
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
         takes_length = "num_frames" in inspect.signature(self.network.decode).parameters
         self._decode_options = {"num_frames": 1} if takes_length else {}
         self._latent_shapes: dict[tuple[int, int], tuple[int, int, int]] = {}

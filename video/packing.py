@@ -34,7 +34,7 @@ from video.lerobot_format import (
     chunk_and_file,
 )
 from video.safe_files import write_json, write_parquet, write_safely
-from video.video_file import concatenate_videos
+from video.video_file import concatenate_videos, pixel_format
 
 EPISODES_PER_FILE = 50
 MEGABYTES_PER_FILE = 200
@@ -59,25 +59,33 @@ class StagedEpisode:
         return sum(file.stat().st_size for file in self.folder.glob("*.mp4"))
 
 
-def pack_episodes(path: Path, fps: float, robot_type: str, episodes: list[StagedEpisode]) -> None:
+def pack_episodes(
+    path: Path, fps: float, robot_type: str, full_color: bool, episodes: list[StagedEpisode]
+) -> None:
     """Write the files of a dataset, `meta/info.json` last.
 
     Args:
         path: the dataset's folder.
         fps: frames per second.
         robot_type: free text.
+        full_color: what the videos were written with.
         episodes: in their final order, those of a split together.
 
     Raises:
         DatasetError: a file could not be written, or the notes of the episodes do not fit into one
             column.
     """
-    _Packing(path, fps, robot_type, episodes).write()
+    _Packing(path, fps, robot_type, full_color, episodes).write()
 
 
 class _Packing:
     def __init__(
-        self, path: Path, fps: float, robot_type: str, episodes: list[StagedEpisode]
+        self,
+        path: Path,
+        fps: float,
+        robot_type: str,
+        full_color: bool,
+        episodes: list[StagedEpisode],
     ) -> None:
         self.path = path
         self.fps = fps
@@ -85,7 +93,7 @@ class _Packing:
         self.episodes = episodes
         self.tasks = list(dict.fromkeys(episode.task for episode in episodes))
         self.cameras = episodes[0].signature["cameras"]
-        self.features = _features(episodes, fps)
+        self.features = _features(episodes, fps, full_color)
         self.rows: list[dict] = []
         self.statistics: list[dict[str, Statistics]] = []
 
@@ -221,7 +229,7 @@ class _Packing:
         }
 
 
-def _features(episodes: list[StagedEpisode], fps: float) -> dict[str, dict]:
+def _features(episodes: list[StagedEpisode], fps: float, full_color: bool) -> dict[str, dict]:
     """The schema in `meta/info.json`."""
     features = {
         CAMERA_PREFIX + camera: {
@@ -232,7 +240,7 @@ def _features(episodes: list[StagedEpisode], fps: float) -> dict[str, dict]:
                 "video.height": height,
                 "video.width": width,
                 "video.codec": "h264",
-                "video.pix_fmt": "yuv444p" if height % 2 or width % 2 else "yuv420p",
+                "video.pix_fmt": pixel_format(height, width, full_color),
                 "video.is_depth_map": False,
                 "video.fps": _whole(fps),
                 "video.channels": 3,

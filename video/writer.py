@@ -53,7 +53,13 @@ class DatasetWriter:
     """
 
     def __init__(
-        self, path: Path | str, fps: float, *, robot_type: str = "unknown", crf: int = 20
+        self,
+        path: Path | str,
+        fps: float,
+        *,
+        robot_type: str = "unknown",
+        crf: int = 20,
+        full_color: bool = False,
     ) -> None:
         """Open a new or an unfinished recording.
 
@@ -62,9 +68,11 @@ class DatasetWriter:
             fps: frames per second.
             robot_type: free text, kept in `meta/info.json`.
             crf: x264's constant rate factor, smaller is better and larger on disk.
+            full_color: keep the colour of every pixel; see `video_file.write_video`.
 
         Raises:
-            DatasetError: the folder holds something else, or a recording at another frame rate.
+            DatasetError: the folder holds something else, or a recording at another frame rate or
+                with the other `full_color`.
         """
         if not fps > 0:
             raise DatasetError(f"{path}: fps must be positive, got {fps}.")
@@ -72,6 +80,7 @@ class DatasetWriter:
         self.fps = float(fps)
         self.robot_type = robot_type
         self.crf = crf
+        self.full_color = full_color
         self._staging = self.path / STAGING_PATH
         if not self._is_finalized():
             self._open_staging()
@@ -116,7 +125,7 @@ class DatasetWriter:
         try:
             folder.mkdir()
             for camera, frames in episode.frames.items():
-                write_video(folder / f"{camera}.mp4", frames, self.fps, self.crf)
+                write_video(folder / f"{camera}.mp4", frames, self.fps, self.crf, self.full_color)
             for name, array in _arrays(episode).items():
                 np.save(folder / f"{name}.npy", array)
             description = {"id": episode_id, "split": split, **_description(episode)}
@@ -148,7 +157,7 @@ class DatasetWriter:
                 check_same_signature(episode.signature, episodes[0].signature, place)
             for leftover in ("data", "videos", "meta"):
                 shutil.rmtree(self.path / leftover, ignore_errors=True)
-            pack_episodes(self.path, self.fps, self.robot_type, episodes)
+            pack_episodes(self.path, self.fps, self.robot_type, self.full_color, episodes)
         shutil.rmtree(self._staging, ignore_errors=True)
         return self.path
 
@@ -161,7 +170,13 @@ class DatasetWriter:
     def _open_staging(self) -> None:
         described = self._staging / "recording.json"
         if described.exists():
-            fps = json.loads(described.read_text())["fps"]
+            earlier = json.loads(described.read_text())
+            fps = earlier["fps"]
+            if earlier["full_color"] != self.full_color:
+                raise DatasetError(
+                    f"{self.path} holds an unfinished recording with full_color="
+                    f"{earlier['full_color']}. Go on like that, or delete {self._staging}."
+                )
             if fps != self.fps:
                 raise DatasetError(
                     f"{self.path} holds an unfinished recording at {fps:g} fps, this one has "
@@ -172,7 +187,7 @@ class DatasetWriter:
             raise DatasetError(
                 f"{self.path} is not empty and holds no recording. Choose another folder."
             )
-        write_json(described, {"fps": self.fps})
+        write_json(described, {"fps": self.fps, "full_color": self.full_color})
 
 
 def _arrays(episode: Episode) -> dict[str, np.ndarray]:

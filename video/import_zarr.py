@@ -27,8 +27,11 @@ def open_zarr(path: Path) -> Source:
         DatasetError: zarr is not installed, or the file is damaged or of another kind.
     """
     root = _open_root(path)
-    ends = np.asarray(root["meta/episode_ends"], np.int64)
-    rows = {name: len(array) for name, array in root["data"].arrays()}
+    try:
+        ends = np.asarray(root["meta/episode_ends"], np.int64)
+        rows = {name: len(array) for name, array in root["data"].arrays()}
+    except ValueError as error:
+        raise DatasetError(f"{path} cannot be read: {error}.") from None
     short = {name: count for name, count in rows.items() if not len(ends) or count < ends[-1]}
     if short:
         raise DatasetError(
@@ -85,14 +88,16 @@ def _open_root(path: Path) -> Any:
     except ImportError as error:
         raise DatasetError("zarr files need zarr: pip install 'worldmodel[convert]'.") from error
     try:
-        root = zarr.open_group(
-            zarr.ZipStore(str(path), mode="r") if path.is_file() else str(path), mode="r"
-        )
+        store = zarr.ZipStore(str(path), mode="r") if path.is_file() else zarr.DirectoryStore(path)
+        within = next((key for key in store.keys() if key.endswith(_ENDS)), "")  # noqa: SIM118
+        root = zarr.open_group(store, path=within.removesuffix(_ENDS), mode="r")
     except Exception as error:  # zarr raises errors of many kinds for a damaged store
         raise DatasetError(f"{path} is not a zarr store that can be read: {error}.") from error
-    for group in [root, *(group for _, group in root.groups())]:
-        if "meta/episode_ends" in group and "data" in group:
-            return group
-    raise DatasetError(
-        f"{path} has no 'data' and 'meta/episode_ends': not a Diffusion Policy replay buffer."
-    )
+    if not within or "data" not in root:
+        raise DatasetError(
+            f"{path} has no 'data' and 'meta/episode_ends': not a Diffusion Policy replay buffer."
+        )
+    return root
+
+
+_ENDS = "meta/episode_ends/.zarray"

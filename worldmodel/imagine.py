@@ -10,10 +10,10 @@ import torch
 from einops import rearrange
 from jaxtyping import UInt8
 from torch import Tensor
+from video.pictures import write_side_by_side, write_strip
 
 from video.episodes import Episode
 from video.errors import DatasetError
-from video.pictures import write_side_by_side, write_strip
 from video.writer import DatasetWriter
 from worldmodel.held_out import HeldOut, read_held_out
 from worldmodel.rollout import rollout
@@ -63,7 +63,8 @@ def imagine(
     else:
         folder = out or Path(model).parent / "imagined"
         written = []
-        for name in [query] if query else _possible(held_out):
+        queries: list[Query] = [query] if query else _possible(held_out)
+        for name in queries:
             frames = imagined_frames(world_model, held_out, name, horizon, steps, seed)
             written += write_pictures(world_model, held_out, frames, folder, name)
     for path in written:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import lightning as L
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from worldmodel.evaluate import measure, table, write
 from worldmodel.held_out import read_held_out
@@ -44,7 +44,7 @@ class RolloutReport(L.Callback):
     @rank_zero_only
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Evaluate what the run wrote; by now the model folder is there."""
-        if trainer.fast_dev_run or trainer.interrupted:  # pyright: ignore
+        if trainer.interrupted:
             return
         folder = Path(trainer.default_root_dir)
         model = WorldModel.from_pretrained(folder / "model")

@@ -7,7 +7,7 @@ of an episode is all the context there is.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from video import metrics

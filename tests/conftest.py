@@ -1,70 +1,43 @@
-"""Tiny datasets for the tests of every package: a square that moves as its actions say."""
+"""What the tests of all packages share."""
 
-from pathlib import Path
+import functools
+import os
+from collections.abc import Iterator
 
-import numpy as np
+import jaxtyping
 import pytest
+import torch
 
-from video.episodes import Episode
-from video.video_file import write_video
-from video.writer import DatasetWriter
-
-SIZE = 32
-SQUARE = 8
-FPS = 10.0
-LENGTHS = (20, 22, 18, 20)
-SPLITS = ("train", "train", "train", "test")
+torch.set_num_threads(1)  # tiny networks are faster so, and give the same numbers everywhere
 
 
-def moving_square(seed: int, length: int) -> Episode:
-    """A bright square on a grey ground; an action is its displacement in units of 4 pixels."""
-    generator = np.random.default_rng(seed)
-    actions = generator.uniform(-1, 1, (length, 2)).astype(np.float32)
-    room = SIZE - SQUARE
-    position = generator.uniform(0, room, 2)
-    states = np.zeros((length, 2), np.float32)
-    frames = np.full((length, SIZE, SIZE, 3), 90, np.uint8)
-    for t in range(length):
-        states[t] = position
-        x, y = np.round(position).astype(int)
-        frames[t, y : y + SQUARE, x : x + SQUARE] = 230
-        position = np.clip(position + 4 * actions[t], 0, room)
-    success = np.zeros(length, bool)
-    success[length // 2 :] = seed % 2 == 0
-    return Episode(
-        frames={"top": frames},
-        actions=actions,
-        state=states / room,
-        environment_state=np.concatenate([states, states * 2, states[:, :1]], axis=1),
-        reward=generator.normal(size=length).astype(np.float32),
-        success=success,
-        task="left" if seed < 2 else "right",
-        notes={"policy": "random", "seed": seed, "noise": 0.5 * seed},
-    )
+@pytest.fixture
+def shapes_unchecked() -> Iterator[None]:
+    """Call functions with wrong shapes: for tests of the errors that a user gets without pytest."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
-@pytest.fixture(scope="session")
-def square_episodes() -> list[Episode]:
-    """What `tiny_dataset` was written from."""
-    return [moving_square(seed, length) for seed, length in enumerate(LENGTHS)]
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a simulator where there is none, unless REQUIRE_SIMULATOR is set."""
+    if item.get_closest_marker("simulator") and "REQUIRE_SIMULATOR" not in os.environ:
+        reason = _why_no_simulator()
+        if reason:
+            pytest.skip(reason)
 
 
-@pytest.fixture(scope="session")
-def tiny_dataset(tmp_path_factory: pytest.TempPathFactory, square_episodes) -> Path:
-    """Native dataset: 4 labelled episodes of about 20 frames, 32x32, 10 fps; the last is "test".
+@functools.cache
+def _why_no_simulator() -> str:
+    """Why Meta-World cannot draw here, or nothing."""
+    try:
+        import gymnasium
 
-    Shared by all tests of a session: copy it before changing anything in it.
-    """
-    writer = DatasetWriter(tmp_path_factory.mktemp("native") / "squares", FPS, crf=10)
-    for number, (episode, split) in enumerate(zip(square_episodes, SPLITS, strict=True)):
-        writer.add(number, episode, split)
-    return writer.finalize()
+        import video.simulators  # noqa: F401  registers metaworld/<task>
 
-
-@pytest.fixture(scope="session")
-def tiny_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of 3 action-free mp4 files of 20 frames, 32x32, 10 fps."""
-    folder = tmp_path_factory.mktemp("videos")
-    for seed in range(10, 13):
-        write_video(folder / f"{seed}.mp4", moving_square(seed, 20).frames["top"], FPS, crf=10)
-    return folder
+        env = gymnasium.make("metaworld/button-press-topdown-v3")
+        env.reset(seed=0)
+        env.close()
+    except Exception as error:
+        return f"no simulator here: {error}"
+    return ""

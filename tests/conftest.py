@@ -8,6 +8,8 @@ import jaxtyping
 import pytest
 import torch
 
+pytest_plugins = ["tiny_datasets"]
+
 torch.set_num_threads(1)  # tiny networks are faster so, and give the same numbers everywhere
 
 

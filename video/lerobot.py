@@ -132,17 +132,23 @@ class LeRobotDataset:
             except DatasetError as error:
                 self.damaged.append(f"{error} Skipped: {_named(group)}.")
                 continue
-            short = []
-            for row in group:
-                places = np.flatnonzero(episode_of_row == row.index)
-                if len(places) != row.length:
+            order = np.argsort(episode_of_row, kind="stable")
+            indices = [row.index for row in group]
+            firsts, ends = (
+                np.searchsorted(episode_of_row[order], indices, side=side)
+                for side in ("left", "right")
+            )
+            short, found = [], []
+            for row, first, end in zip(group, firsts, ends, strict=True):
+                if end - first != row.length:
                     short.append(row)
+                    found.append(int(end - first))
                     continue
+                places = order[first:end]
                 contents[row.index] = {name: array[places] for name, array in columns.items()}
                 first_rows[row.index] = int(places[0])
                 usable.append(row)
             if short:
-                found = [int((episode_of_row == row.index).sum()) for row in short]
                 self.damaged.append(
                     f"{file} has {_listed(found)} rows, meta/episodes says "
                     f"{_listed([row.length for row in short])}. Skipped: {_named(short)}."

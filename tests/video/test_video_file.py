@@ -72,6 +72,19 @@ def test_colours_are_kept(tmp_path):
     assert np.abs(found.astype(int) - frames).max() <= 3
 
 
+def test_full_color_keeps_the_colour_of_single_pixels(tmp_path):
+    frames = np.zeros((5, 64, 64, 3), np.uint8)
+    frames[:, ::2, ::2, 0] = 255
+    frames[:, 1::2, 1::2, 2] = 255
+    errors = {}
+    for full_color in (False, True):
+        path = tmp_path / f"{full_color}.mp4"
+        write_video(path, frames, fps=10.0, crf=2, full_color=full_color)
+        found = read_video(path, np.arange(5))
+        errors[full_color] = np.abs(found.astype(float) - frames).mean()
+    assert errors[True] < 5 < 30 < errors[False]
+
+
 def test_frames_come_in_the_order_asked_for(tmp_path):
     path = tmp_path / "video.mp4"
     write_video(path, numbered_frames(60), fps=10.0)

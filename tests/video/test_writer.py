@@ -314,6 +314,16 @@ def test_a_recording_goes_on_at_its_own_rate(tmp_path):
         DatasetWriter(tmp_path / "other", fps=0.0)
 
 
+def test_a_recording_goes_on_with_its_own_pixels(tmp_path, square_episodes):
+    recorder = DatasetWriter(tmp_path / "data", fps=10.0, crf=10, full_color=True)
+    recorder.add(0, square_episodes[0])
+    with pytest.raises(DatasetError, match="unfinished recording with full_color=True"):
+        DatasetWriter(tmp_path / "data", fps=10.0)
+    assert_same(recorder.finalize(), square_episodes[:1])
+    features = json.loads((tmp_path / "data/meta/info.json").read_text())["features"]
+    assert features["observation.images.top"]["info"]["video.pix_fmt"] == "yuv444p"
+
+
 def test_nothing_recorded_cannot_be_finalized(tmp_path):
     with pytest.raises(DatasetError, match="no episode was recorded"):
         DatasetWriter(tmp_path / "data", fps=10.0).finalize()

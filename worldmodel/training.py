@@ -24,7 +24,7 @@ from worldmodel.attention import Backend
 from worldmodel.blocks import Blocks, cut
 from worldmodel.draws import RowDraws
 from worldmodel.objective import Objective, block_losses, draw_times, finish_history
-from worldmodel.queries import BlockNoise, forward_dynamics
+from worldmodel.queries import BlockNoise, draw_noise, forward_dynamics
 from worldmodel.rollout import anchor_of
 from worldmodel.schedule import learning_rate_factor
 from worldmodel.uwm import ANCHOR_FRAMES, UWM
@@ -171,6 +171,17 @@ class WorldModelTraining(L.LightningModule):
         self.log("loss", loss, prog_bar=True, sync_dist=True)
         self.log_dict({"latent_loss": losses.latent, "action_loss": losses.action}, sync_dist=True)
         return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Log the error of forward dynamics on single held-out blocks, with the current weights."""
+        assert self.network is not None
+        clips = batch["latents"], batch["actions"], batch["action_mask"]
+        blocks = cut(*clips, self.architecture.block_frames)
+        anchor, latents, actions, mask = (part.flatten(0, 1) for part in blocks)
+        noise = draw_noise(self.network, anchor, torch.Generator().manual_seed(batch_idx))
+        imagined = forward_dynamics(self.network, anchor, actions, mask, noise)
+        error = (imagined.float() - latents).square().mean()
+        self.log("val_latent_mse", error, prog_bar=True, sync_dist=True)
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
         """Average the weights after every optimiser step."""

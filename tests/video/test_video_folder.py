@@ -76,6 +76,14 @@ def test_resampling_takes_the_nearest_frame_in_time(tmp_path, source, fps, expec
     assert abs(times_of(last)[0] - 35) <= source / fps
 
 
+def test_no_frame_is_lost_to_rounding(tmp_path):
+    # 29 / 25 * 25 is a little less than 29
+    write_video(tmp_path / "video.mp4", clock(30), fps=25.0, crf=5)
+    dataset = VideoFolder(tmp_path)
+    assert list(dataset.lengths) == [30]
+    assert times_of(dataset.read_frames(0, np.arange(30), "video")) == list(range(30))
+
+
 def test_files_of_several_rates_are_read_at_the_commonest(tmp_path):
     for name, fps in (("a", 20.0), ("b", 10.0), ("c", 10.0)):
         write_video(tmp_path / f"{name}.mp4", clock(21), fps=fps, crf=5)

@@ -351,8 +351,11 @@ def killed_at_call(function):
     return counted
 
 recorder = DatasetWriter(path, fps=10.0)
-if point == "add":
-    np.save = killed_at_call(np.save)
+if point in ("save", "rename"):
+    if point == "save":
+        np.save = killed_at_call(np.save)
+    else:
+        os.rename = killed_at_call(os.rename)
     for number in range(3):
         frames = np.full((6, 32, 32, 3), 40 * number, np.uint8)
         recorder.add(number, Episode({"top": frames}, actions=np.full((6, 1), number, float)))
@@ -368,14 +371,25 @@ def run_until_killed(path: Path, point: str, calls: int) -> None:
     assert subprocess.run(command).returncode == -signal.SIGKILL
 
 
-def test_a_killed_recording_keeps_what_was_finished(tmp_path):
+@pytest.mark.parametrize("point", ["save", "rename"])
+def test_a_killed_recording_keeps_what_was_finished(tmp_path, point):
     path = tmp_path / "data"
-    run_until_killed(path, "add", 2)
+    run_until_killed(path, point, 2)
     recorder = DatasetWriter(path, fps=10.0)
     assert recorder.finished == {0, 1}
     assert any(folder.name.startswith("unfinished") for folder in (path / ".staging").iterdir())
     frames = np.full((6, 32, 32, 3), 80, np.uint8)
     recorder.add(2, Episode({"top": frames}, actions=np.full((6, 1), 2.0)))
+    assert recorder.finished == {0, 1, 2}
+    assert list(open_dataset(recorder.finalize()).lengths) == [6, 6, 6]
+
+
+def test_a_killed_finalize_is_made_again(tmp_path):
+    path = tmp_path / "data"
+    recorder = DatasetWriter(path, fps=10.0)
+    for number in range(3):
+        frames = np.full((6, 32, 32, 3), 40 * number, np.uint8)
+        recorder.add(number, Episode({"top": frames}, actions=np.full((6, 1), float(number))))
 
     # three folders are cleared, then data, video, episodes, tasks, statistics and info written
     for calls in (3, 4, 8):

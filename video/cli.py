@@ -6,6 +6,7 @@ a progress bar, and short errors. It knows no model: the YAML's `class_path` nam
 """
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -152,6 +153,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def quieten() -> None:
     """Silence the warnings and log lines of Lightning that no user of this project can act on."""
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's calls into it
     for text in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", message=text)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_wanted)

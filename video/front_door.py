@@ -1,8 +1,8 @@
 """What every command line of this project shares: typed functions as commands, and short errors.
 
 `run_commands` makes `python -m PACKAGE COMMAND` out of typed functions; `ShortErrors` and
-`explained` are also used by the `lightning` console script in `cli.py`. Set JSONARGPARSE_DEBUG=1
-to see the whole traceback behind a short message.
+`explained` are also used by the `lightning` console script in `cli.py`. Set
+JSONARGPARSE_DEBUG=true to see the whole traceback behind a short message.
 """
 
 import os
@@ -51,7 +51,7 @@ class ShortErrors(ArgumentParser):
 def shortened(message: str) -> str:
     """Jsonargparse's message without the lines that only describe its type machinery."""
     lines = [line for line in message.splitlines() if not line.strip().startswith(_EMPTY_LINES)]
-    return "\n".join(lines)
+    return re.sub(r"^( *)- ", r"\1", "\n".join(lines), flags=re.MULTILINE).strip()
 
 
 def run_commands(
@@ -104,7 +104,7 @@ def explained(*kinds: type[Exception]) -> Iterator[None]:
         if _debugging():
             raise
         name = "DatasetError" if isinstance(error, DatasetError) else "error"
-        print(f"{name}: {_without_worker_traceback(str(error))}", file=sys.stderr)
+        print(f"{name}: {shortened(_without_worker_traceback(str(error)))}", file=sys.stderr)
         raise SystemExit(1) from error
 
 

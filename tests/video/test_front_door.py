@@ -1,0 +1,143 @@
+import sys
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from video.errors import DatasetError
+from video.front_door import run_commands, shortened
+
+
+def double(number: int, name: str = "x", *, mode: Literal["a", "b"] = "a") -> tuple:
+    """Double a number.
+
+    Args:
+        number: what is doubled.
+        name: a name.
+        mode: one of two.
+    """
+    return 2 * number, name, mode
+
+
+def open_data(path: Path) -> None:
+    """Open data that cannot be opened."""
+    if path.name == "missing":
+        path.read_text()
+    raise DatasetError(f"{path} is empty.\nRecord something first.")
+
+
+def run(*words):
+    return run_commands([double, open_data], "python -m toy", words)
+
+
+def refused(capsys, *words):
+    with pytest.raises(SystemExit) as end:
+        run(*words)
+    return capsys.readouterr().err, end.value.code
+
+
+def test_required_parameters_are_positional_and_the_rest_are_options():
+    assert run("double", "4") == (8, "x", "a")
+    assert run("double", "4", "--name", "y", "--mode=b") == (8, "y", "b")
+
+
+def test_options_can_come_from_a_yaml(tmp_path):
+    (tmp_path / "options.yaml").write_text("name: z\nmode: b\n")
+    words = ("double", "--config", str(tmp_path / "options.yaml"), "3", "--mode", "a")
+    assert run(*words) == (6, "z", "a")
+
+
+def test_unusable_data_is_a_message_and_not_a_traceback(capsys):
+    error, code = refused(capsys, "open_data", "data/toy")
+    assert error == "DatasetError: data/toy is empty.\nRecord something first.\n"
+    assert code == 1
+
+
+def test_a_missing_file_is_a_message_too(capsys):
+    error, code = refused(capsys, "open_data", "missing")
+    assert error == "error: [Errno 2] No such file or directory: 'missing'\n"
+    assert code == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["double", "four"], "Expected a <class 'int'>. Got value: four"),
+        (["double"], "required: number"),
+        (["double", "4", "--nmae", "y"], "unrecognized arguments: --nmae"),
+        (["duoble", "4"], "invalid choice: 'duoble' (choose from 'double', 'open_data')"),
+        ([], 'expected "subcommand" to be one of'),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_named_in_a_few_lines(capsys, words, message):
+    error, code = refused(capsys, *words)
+    assert message in error
+    assert "python -m toy" in error
+    assert len(error.splitlines()) < 5
+    assert code == 2
+
+
+def test_debugging_shows_the_traceback(monkeypatch):
+    monkeypatch.setenv("JSONARGPARSE_DEBUG", "true")
+    with pytest.raises(DatasetError):
+        run("open_data", "data/toy")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--help"], ["Double a number", "Open data that cannot be opened", "python -m toy"]),
+        (["double", "--help"], ["what is doubled", "--name NAME", "python -m toy double"]),
+    ],
+)
+def test_help(capsys, words, expected):
+    with pytest.raises(SystemExit) as end:
+        run(*words)
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    for text in expected:
+        assert text in shown
+
+
+def test_a_command_is_only_imported_when_it_is_asked_for(tmp_path, monkeypatch):
+    (tmp_path / "lazy_one.py").write_text("def one() -> int:\n    return 1\n")
+    (tmp_path / "lazy_two.py").write_text("raise RuntimeError('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    commands = ["lazy_one.one", "lazy_two.two"]
+    assert run_commands(commands, "python -m toy", ["one"]) == 1
+    assert "lazy_two" not in sys.modules
+    with pytest.raises(RuntimeError, match="imported"):
+        run_commands(commands, "python -m toy", ["--help"])
+
+
+def test_of_a_data_loader_workers_error_only_the_message_is_left(capsys):
+    def load() -> None:
+        """Fail as a DataLoader's worker does."""
+        raise DatasetError(
+            "Caught DatasetError in DataLoader worker process 1.\n"
+            "Original Traceback (most recent call last):\n"
+            '  File "clips.py", line 3, in read\n'
+            "video.errors.DatasetError: data/a.mp4 is truncated.\nRecord it again.\n"
+        )
+
+    with pytest.raises(SystemExit):
+        run_commands([load], "python -m toy", ["load"])
+    error = capsys.readouterr().err
+    assert error == "DatasetError: data/a.mp4 is truncated.\nRecord it again.\n"
+
+
+def test_only_what_helps_is_left_of_a_long_message():
+    message = """Parser key "model":
+  Does not validate against any of the Union subtypes
+  Subtypes: [<class 'LightningModule'>, <class 'NoneType'>]
+  Errors:
+    - Problem with given class_path 'toy.Net':
+        Option 'widht' is not accepted
+    - Expected a <class 'NoneType'>
+  Given value type: <class 'dict'>
+  Given value: {'init_args': {'widht': 16}}"""
+    assert shortened(message) == (
+        'Parser key "model":\n'
+        "    Problem with given class_path 'toy.Net':\n"
+        "        Option 'widht' is not accepted"
+    )

@@ -10,7 +10,8 @@ import os
 import sys
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -207,6 +208,10 @@ def _record_missing(recorder: _Recorder, jobs: list[EpisodeJob], workers: int) -
 
 
 def _make(env: str, kwargs: dict[str, Any]) -> gymnasium.Env:
+    package, slash, _ = env.partition("/")
+    if slash and ":" not in env and env not in gymnasium.registry:
+        with suppress(ModuleNotFoundError):
+            import_module(package)  # gym_pusht/PushT-v0 is registered by importing gym_pusht
     try:
         return gymnasium.make(env, disable_env_checker=True, **kwargs)
     except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:

@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 
 from video.simulators.metaworld_env import MetaWorldEnv, expert_of
+from video.simulators.policies import RecordingPolicy
 
 OBJECT = slice(4, 7)
 """Where `environment_state` holds the position of the object to handle."""
@@ -16,7 +17,7 @@ HOLD_STILL = np.zeros(3)
 
 
 @dataclass
-class Expert:
+class Expert(RecordingPolicy):
     """Meta-World's scripted expert of the task, with the faults that make near misses.
 
     Args:
@@ -68,7 +69,7 @@ class Expert:
 
 
 @dataclass
-class Play:
+class Play(RecordingPolicy):
     """Wanders between random places with a random gripper, often close to the object.
 
     Args:

@@ -1,26 +1,26 @@
-"""Who acts while an episode is recorded: the protocol, and a policy that works anywhere."""
+"""Who acts while an episode is recorded: what a policy must do, and one that works anywhere."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import gymnasium
 
 
-@runtime_checkable
-class RecordingPolicy(Protocol):
-    """Anything that can act in an environment. It must survive pickling before its first reset."""
+class RecordingPolicy(ABC):
+    """Acts in an environment. It must survive pickling before its first `reset`."""
 
+    @abstractmethod
     def reset(self, env: gymnasium.Env, seed: int) -> None:
         """Get ready for an episode of `env`, which has just been reset; all chance is in `seed`."""
-        ...
 
+    @abstractmethod
     def __call__(self, observation: Any, info: dict[str, Any]) -> Any:
         """Choose the action for an observation."""
-        ...
 
 
 @dataclass
-class Random:
+class Random(RecordingPolicy):
     """Uniformly random actions, each held for a few steps.
 
     Args:

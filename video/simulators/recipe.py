@@ -92,7 +92,7 @@ def list_episodes(
 
 def task_name(env: str) -> str:
     """A gymnasium id without namespace and version, as "drawer-open"."""
-    return re.sub(r"-v\d+$", "", env.rpartition("/")[2])
+    return re.sub(r"^.*[:/]|-v\d+$", "", env)
 
 
 def _places(

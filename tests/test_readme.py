@@ -1,0 +1,127 @@
+"""What the README and the docs say can be typed can be typed, and every configuration can train."""
+
+import ast
+import re
+import runpy
+import shlex
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from video.cli import main
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("video", "worldmodel", "inverse_dynamics", "policy")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+SIZES = sorted((ROOT / "configs" / "size").glob("*.yaml"))
+TRAINED = [path for path in CONFIGS if "model" in yaml.safe_load(path.read_text())]
+
+
+def commands() -> list[str]:
+    """Every command line in a console block, those joined by && apart."""
+    found = []
+    for page in PAGES:
+        blocks = re.findall(r"^```console\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+        lines = "".join(blocks).splitlines()
+        found += [part.strip() for line in lines for part in line.split("&&")]
+    return sorted({command for command in found if command})
+
+
+def as_parameter(command: str):
+    """Commands that name Meta-World import it."""
+    needs_simulator = "video record" in command
+    return pytest.param(command, marks=[pytest.mark.simulator] if needs_simulator else [])
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("command", [as_parameter(command) for command in commands()])
+def test_a_command_can_be_typed(command, monkeypatch, capsys):
+    program, *words = shlex.split(command, comments=True)
+    if program == "pip":
+        assert_installable(words)
+    elif program == "lightning":
+        assert_ends_well(
+            lambda: main(words if asks_for_help(words) else [*words, "--print_config"])
+        )
+    elif program == "python":
+        flag, package, *words = words
+        assert flag == "-m"
+        assert package in PACKAGES
+        monkeypatch.setattr(sys, "argv", [package, *words, "--print_config"])
+        assert_ends_well(lambda: runpy.run_module(package, run_name="__main__"))
+    else:
+        assert program == "pytest", f"no test knows how to try {program!r}"
+        assert words == []
+
+
+def asks_for_help(words: list[str]) -> bool:
+    return any(re.fullmatch(r"--print_config|--.*help", word) for word in words)
+
+
+def assert_ends_well(run) -> None:
+    with pytest.raises(SystemExit) as end:
+        run()
+    assert not end.value.code
+
+
+def assert_installable(words: list[str]) -> None:
+    """`pip install -e .` with extras that pyproject.toml has."""
+    install, editable, target, *options = words
+    assert (install, editable) == ("install", "-e")
+    assert options == []
+    name, extras = re.fullmatch(r"(\.)(?:\[(.*)\])?", target).groups()
+    assert name == "."
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    wanted = set(extras.split(",")) if extras else set()
+    assert wanted <= set(project["optional-dependencies"])
+
+
+def test_the_two_commands_are_there():
+    assert {"pip install -e .", "lightning fit -c configs/uwm.yaml", "pytest"} <= set(commands())
+
+
+@pytest.mark.parametrize("config", TRAINED, ids=lambda path: path.stem)
+def test_every_configuration_can_train(config, tmp_path):
+    train_two_steps(tmp_path, config)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda path: path.stem)
+def test_every_size_of_the_world_model_can_train(size, tmp_path):
+    train_two_steps(tmp_path, ROOT / "configs" / "uwm.yaml", size)
+
+
+def train_two_steps(folder: Path, *configs: Path) -> None:
+    files = [word for config in configs for word in ("-c", str(config))]
+    small = ["--data.batch_size", "2", "--data.encode_first", "false", "--data.in_memory", "false"]
+    trial = ["--trainer.fast_dev_run", "2", "--trainer.default_root_dir", str(folder / "run")]
+    main(["fit", *files, *small, *trial])
+    assert not (folder / "run").exists(), "a trial run leaves nothing behind"
+
+
+def test_the_map_names_every_file():
+    summary = "<summary>File by file</summary>"
+    shown = Path("README.md").read_text().partition(summary)[2].partition("</details>")[0]
+    assert shown.strip() == file_map(), "put what `python tests/test_readme.py` prints there"
+
+
+def file_map() -> str:
+    """A table of all modules and the first lines of their docstrings."""
+    lines = ["| file | holds |", "|---|---|"]
+    for package in PACKAGES:
+        for path in sorted(ROOT.glob(f"{package}/**/*.py")):
+            if not path.name.startswith("__"):
+                docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+                lines.append(f"| `{path.relative_to(ROOT)}` | {docstring.splitlines()[0]} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(file_map())

@@ -186,7 +186,7 @@ def _record_missing(recorder: _Recorder, jobs: list[EpisodeJob], workers: int) -
             f"{out} is finished, with {len(missing)} of {len(jobs)} episodes left out because they "
             "had failed. Delete it to record them again."
         )
-    failed = []
+    failed: dict[EpisodeJob, Exception] = {}
     frames = 0
     start = time.monotonic()
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit="episode", smoothing=0)
@@ -195,7 +195,7 @@ def _record_missing(recorder: _Recorder, jobs: list[EpisodeJob], workers: int) -
             if isinstance(result, DatasetError):
                 raise result
             if isinstance(result, Exception):
-                failed.append(job)
+                failed[job] = result
                 where = f"Episode {job.number} ({job.env}, seed {job.seed})"
                 bar.write(f"{where} failed: {result}", sys.stderr)
             else:
@@ -203,8 +203,8 @@ def _record_missing(recorder: _Recorder, jobs: list[EpisodeJob], workers: int) -
                 bar.set_postfix_str(f"{frames / (time.monotonic() - start):.0f} frames/s")
             bar.update()
     if len(failed) == len(jobs):
-        raise DatasetError(f"{out}: all {len(jobs)} episodes failed.")
-    return failed
+        raise DatasetError(f"{out}: all {len(jobs)} episodes failed, as {failed[jobs[-1]]}.")
+    return list(failed)
 
 
 def _make(env: str, kwargs: dict[str, Any]) -> gymnasium.Env:

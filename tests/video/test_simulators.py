@@ -188,6 +188,7 @@ def test_size_camera_and_action_repeat(make):
 def test_a_state_is_restored_exactly(make, policies, task):
     env, other = make(task), make(task)
     policy = policies.Expert(noise=0.3)
+    run(env, policy, seed=1, steps=2)
     run(env, policy, seed=3, steps=15)
     state = env.unwrapped.get_state()
     action = np.array([0.3, -0.2, 0.1, 1], np.float32)

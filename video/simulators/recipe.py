@@ -31,10 +31,8 @@ class Source:
         """The policy itself."""
         return Random() if self.policy == "random" else self.policy
 
-    def policy_label(self) -> str:
-        """What the dataset calls the policy: its class, and the arguments that are no defaults."""
-        if self.label is not None:
-            return self.label
+    def description(self) -> str:
+        """The policy's class, and its arguments that are no defaults."""
         policy = self.actor()
         fields = dataclasses.fields(policy) if dataclasses.is_dataclass(policy) else ()
         arguments = [
@@ -44,9 +42,14 @@ class Source:
         ]
         return f"{type(policy).__name__}({', '.join(arguments)})"
 
+    def policy_label(self) -> str:
+        """What the dataset calls the policy."""
+        return self.description() if self.label is None else self.label
+
     def as_json(self) -> dict[str, Any]:
         """What decides the episodes of this source."""
-        return {"policy": self.policy_label(), "env": self.env, "episodes": self.episodes}
+        label = {} if self.label is None else {"label": self.label}
+        return {"policy": self.description(), "env": self.env, "episodes": self.episodes} | label
 
 
 @dataclass(frozen=True)

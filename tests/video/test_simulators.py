@@ -1,5 +1,6 @@
 """Meta-World as an environment: repeatable, upright, restorable; and its fallible policies."""
 
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -79,6 +80,12 @@ def test_without_metaworld_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "metaworld.env_dict", None)
     with pytest.raises(DependencyNotInstalled, match=r"pip install -e '\.\[sim\]'.*libegl1"):
         gymnasium.make(f"metaworld/{TASKS[0]}")
+
+
+@simulator
+def test_gymnasium_imports_the_ids_by_itself(metaworld_env):
+    code = f"import gymnasium; gymnasium.make('video.simulators:metaworld/{TASKS[0]}')"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @simulator

@@ -1,7 +1,8 @@
 """Simulators to record from, as gymnasium environments, and policies that act in them.
 
-Importing this package, or installing the project (`gymnasium.envs` entry point), registers every
-Meta-World task as `metaworld/<task>`; the simulator itself is only imported when one is made.
+Importing this package registers every Meta-World task as `metaworld/<task>`, and gymnasium imports it
+by itself for `gymnasium.make("video.simulators:metaworld/<task>")`. (gymnasium 1.0 gave up the plug-in
+entry points that did this on installation.) The simulator is only imported when one is made.
 """
 
 from gymnasium.envs.registration import register, registry

@@ -1,8 +1,8 @@
 """Simulators to record from, as gymnasium environments, and policies that act in them.
 
-Importing this package registers every Meta-World task as `metaworld/<task>`, and gymnasium imports it
-by itself for `gymnasium.make("video.simulators:metaworld/<task>")`. (gymnasium 1.0 gave up the plug-in
-entry points that did this on installation.) The simulator is only imported when one is made.
+Importing this package registers every Meta-World task as `metaworld/<task>`. For the longer id
+`video.simulators:metaworld/<task>` gymnasium imports it by itself (it gave up plug-in entry points
+with version 1.0). The simulator is only imported when an environment is made.
 """
 
 from gymnasium.envs.registration import register, registry

@@ -6,7 +6,7 @@ used for what, in `datamodule.py`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ Clips = dict[str, Tensor]
 """A batch of clips: see `ClipDataset.__getitem__`."""
 
 
+@runtime_checkable
 class Pictures(Protocol):
     """One view's frames or latents of every row, an array or something that is indexed like one."""
 
@@ -143,7 +144,7 @@ class ClipDataset(Dataset[Clips]):
         reward, reward_mask = masked("reward")
         success, success_mask = masked("success")
         arrays = {
-            "actions": actions.reshape(*actions.shape[:2], -1),
+            "actions": actions.reshape(*actions.shape[:2], self.action_dim),
             "action_mask": action_mask,
             "state": self._columns["state"][rows],
             "state_mask": self._known["state"][rows],

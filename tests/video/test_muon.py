@@ -1,0 +1,67 @@
+import pytest
+import torch
+from torch import nn
+
+from video.muon import Muon, orthogonalize
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (4, 36), (36, 4)])
+def test_orthogonalized_singular_values_are_near_one(shape):
+    matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalize(matrices))
+    assert values.min() > 0.3
+    assert values.max() < 1.3
+    left, _, right = torch.linalg.svd(matrices, full_matrices=False)
+    agreement = ((left @ right) * orthogonalize(matrices)).sum((1, 2)) / min(shape)
+    assert agreement.min() > 0.6
+
+
+def test_first_step_has_known_size_and_direction():
+    weight = nn.Parameter(torch.zeros(2, 2))
+    bias = nn.Parameter(torch.zeros(2))
+    optimizer = Muon([weight, bias], lr=0.1, vector_lr=0.01)
+    weight.grad, bias.grad = torch.tensor([[0.0, 5.0], [5.0, 0.0]]), torch.tensor([3.0, -4.0])
+    optimizer.step()
+    # both singular values of the gradient are equal, so its direction is kept
+    assert weight[0, 0] == weight[1, 1] == 0
+    assert weight[0, 1] == weight[1, 0]
+    assert -0.12 < weight[0, 1].item() < -0.07
+    torch.testing.assert_close(bias.detach(), torch.tensor([-0.01, 0.01]))
+
+
+def test_weight_decay_shrinks_matrices_only():
+    weight, bias = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
+    optimizer = Muon([weight, bias], lr=0.1, weight_decay=0.5)
+    weight.grad, bias.grad = torch.zeros(2, 2), torch.zeros(2)
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), torch.full((2, 2), 0.95))
+    torch.testing.assert_close(bias.detach(), torch.ones(2))
+
+
+def test_state_can_be_saved_and_loaded():
+    def network() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+
+    def train(model: nn.Module, optimizer: Muon, steps: int) -> list[float]:
+        inputs = torch.randn(8, 2, 4, 4, generator=torch.Generator().manual_seed(1))
+        losses = []
+        for _ in range(steps):
+            optimizer.zero_grad()
+            loss = (model(inputs) - 1).square().mean()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return losses
+
+    model = network()
+    whole = train(model, Muon(model.parameters()), 30)
+    assert whole[-1] < 0.3 * whole[0]
+    model = network()
+    optimizer = Muon(model.parameters())
+    first = train(model, optimizer, 10)
+    other = network()
+    other.load_state_dict(model.state_dict())
+    resumed = Muon(other.parameters())
+    resumed.load_state_dict(optimizer.state_dict())
+    assert first + train(other, resumed, 20) == whole

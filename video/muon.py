@@ -1,0 +1,111 @@
+"""The Muon optimiser: for convolutions and linear layers several times fewer steps than AdamW."""
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Muon(torch.optim.Optimizer):
+    """Orthogonalised momentum for weight matrices, Adam for biases, gains and all other vectors.
+
+    For a matrix W with gradient G, and momentum M = b M + (1 - b) G, both Nesterov-averaged:
+    W <- (1 - lr * weight_decay) W - lr * sqrt(max(1, rows / columns)) * orthogonalize(M).
+    The kernel of a convolution is the matrix (out channels, everything else).
+
+    Args:
+        parameters: what to train.
+        lr: for matrices; 0.02 fits most networks, since every step has the same size.
+        vector_lr: for everything else, as for Adam.
+        momentum: b above.
+        betas: of Adam.
+        weight_decay: for matrices only, decoupled.
+
+    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float = 0.02,
+        vector_lr: float = 2e-3,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+    ) -> None:
+        parameters = list(parameters)
+        matrices = [p for p in parameters if p.ndim >= 2]
+        vectors = [p for p in parameters if p.ndim < 2]
+        groups = [
+            {"params": matrices, "lr": lr, "weight_decay": weight_decay, "is_matrix": True},
+            {"params": vectors, "lr": vector_lr, "weight_decay": 0.0, "is_matrix": False},
+        ]
+        groups = [group for group in groups if group["params"]]
+        super().__init__(groups, {"momentum": momentum, "betas": betas})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """Update all parameters; the closure, if given, computes loss and gradients first."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            trained = [p for p in group["params"] if p.grad is not None]
+            if group["is_matrix"]:
+                self._step_matrices(group, trained)
+            else:
+                self._step_vectors(group, trained)
+        return loss
+
+    def _step_matrices(self, group: dict, parameters: list[Tensor]) -> None:
+        """Matrices of the same shape are orthogonalised in one batch."""
+        by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
+        for parameter in parameters:
+            assert parameter.grad is not None
+            average = self.state[parameter].setdefault("average", torch.zeros_like(parameter.grad))
+            average.lerp_(parameter.grad, 1 - group["momentum"])
+            direction = parameter.grad.lerp(average, group["momentum"]).flatten(1)
+            by_shape.setdefault(direction.shape, []).append((parameter, direction))
+        for (rows, columns), pairs in by_shape.items():
+            updates = orthogonalize(torch.stack([direction for _, direction in pairs]))
+            size = group["lr"] * max(1, rows / columns) ** 0.5
+            for (parameter, _), update in zip(pairs, updates, strict=True):
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(update.view(parameter.shape), alpha=-size)
+
+    def _step_vectors(self, group: dict, parameters: list[Tensor]) -> None:
+        """Adam with bias correction."""
+        beta1, beta2 = group["betas"]
+        for parameter in parameters:
+            gradient = parameter.grad
+            assert gradient is not None
+            state = self.state[parameter]
+            if not state:
+                state["steps"] = torch.zeros(())
+                state["average"] = torch.zeros_like(gradient)
+                state["square"] = torch.zeros_like(gradient)
+            state["steps"] += 1
+            steps = state["steps"].item()
+            average = state["average"].lerp_(gradient, 1 - beta1) / (1 - beta1**steps)
+            square = state["square"].lerp_(gradient.square(), 1 - beta2) / (1 - beta2**steps)
+            parameter.addcdiv_(average, square.sqrt().add_(1e-8), value=-group["lr"])
+
+
+def orthogonalize(
+    matrices: Float[Tensor, "n rows columns"], iterations: int = 5
+) -> Float[Tensor, "n rows columns"]:
+    """About U V^T of every matrix U S V^T: all its singular values between 0.7 and 1.2.
+
+    Newton-Schulz iteration X <- a X + (b A + c A A) X with A = X X^T, in bfloat16, from X scaled to
+    Frobenius norm 1, with (a, b, c) = (3.4445, -4.7750, 2.0315).
+    """
+    wide = matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mT
+    x = wide.bfloat16()
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
+    for _ in range(iterations):
+        a = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    result = x if wide is matrices else x.mT
+    return result.to(matrices.dtype)

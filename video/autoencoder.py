@@ -17,6 +17,7 @@ import diffusers
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from video.errors import DatasetError
@@ -114,13 +115,17 @@ class FrameAutoencoder(nn.Module):
                 f"{folder}/config.json has _class_name {name!r}, which is no autoencoder of "
                 f"diffusers {diffusers.__version__}. Upgrade diffusers, or pass another folder."
             )
-        network, loading = network_class.from_pretrained(
-            folder,
-            use_safetensors=True,
-            low_cpu_mem_usage=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        try:
+            network, loading = network_class.from_pretrained(
+                folder,
+                use_safetensors=True,
+                low_cpu_mem_usage=False,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+            weights = ", ".join(path.name for path in folder.glob("*.safetensors"))
+            raise DatasetError(f"cannot read {folder}/{weights} as a {name}: {error}") from error
         if loading["missing_keys"]:
             raise DatasetError(
                 f"{folder} lacks {len(loading['missing_keys'])} weights of its {name}, the first "

@@ -125,8 +125,8 @@ class AutoencoderTraining(L.LightningModule):
         (folder / "evaluation.json").write_text(json.dumps(scores, indent=2) + "\n")
         iio.imwrite(folder / "reconstructions.png", pictures.numpy())
         rank_zero_info(
-            f"\nPSNR {scores['psnr']:.2f} dB, SSIM {scores['ssim']:.3f} on {scores['frames']} frames"
-            f" of the {scores['split']} split.\nAutoencoder, scores and pictures: {folder}/model, "
+            f"\nPSNR {scores['psnr']:.2f} dB, SSIM {scores['ssim']:.3f} on the {scores['frames']} "
+            f"frames of the {scores['split']} split.\nAutoencoder, scores and pictures: {folder}/model, "
             f"{folder}/evaluation.json, {folder}/reconstructions.png"
         )
 

@@ -74,8 +74,8 @@ class ClipDataset(Dataset[Clips]):
             concatenated to one of k times the size, and their rewards summed.
         pad_start: clip frames by which a window may begin before its episode.
         size: height and width of the frames.
-        action_normalizer: of the data's actions; None if there are none.
-        state_normalizer: of the robot's state; None if there is none.
+        action_normalizer: of the data's actions; None leaves them out.
+        state_normalizer: of the robot's state; None leaves it out.
         task_names: all names that `task` counts.
 
     Raises:
@@ -210,13 +210,14 @@ class ClipDataset(Dataset[Clips]):
             "success": np.zeros(rows, bool),
         }
         self._known = {name: np.zeros(rows, bool) for name in self._columns}
+        normalizers = {"actions": actions, "state": state}
         for part, offset in zip(self.parts, self._row_offsets, strict=True):
             for name in self._columns:
-                if name not in part.dataset.columns:
-                    continue
                 known = labelled_rows(part, name)
+                if not known.any() or normalizers.get(name, True) is None:
+                    continue
                 values = part.dataset.columns[name][known]
-                normalizer = {"actions": actions, "state": state}.get(name)
+                normalizer = normalizers.get(name)
                 there = offset + np.flatnonzero(known)
                 self._columns[name][there] = normalizer.normalize(values) if normalizer else values
                 self._known[name][there] = True
@@ -263,6 +264,8 @@ def count_rows(dataset: EpisodeDataset) -> int:
 def labelled_rows(part: ClipPart, column: str) -> Bool[np.ndarray, " N"]:
     """Rows whose value is known and may be used: of labelled episodes, not masked."""
     known = np.zeros(part.rows, bool)
+    if column not in part.dataset.columns:
+        return known
     for episode in np.flatnonzero(part.labelled):
         first = part.dataset.starts[episode]
         known[first : first + part.dataset.lengths[episode]] = True

@@ -292,16 +292,13 @@ class ClipDataModule(L.LightningDataModule):
         tables: list[np.ndarray] = []
         sizes: dict[str, int] = {}
         for part in parts:
-            if column not in part.dataset.columns or not part.labelled.any():
-                continue
             known = labelled_rows(part, column)
             if column == "actions":
                 # the action of an episode's last frame leads out of it, and is often padding
                 known[part.dataset.starts + part.dataset.lengths - 1] = False
-            values = part.dataset.columns[column][: part.rows][known]
-            if len(values):
-                tables.append(values)
-                sizes[str(part.dataset.path)] = values.shape[1]
+            if known.any():
+                tables.append(part.dataset.columns[column][known])
+                sizes[str(part.dataset.path)] = tables[-1].shape[1]
         if not tables:
             return None
         if len(set(sizes.values())) > 1:

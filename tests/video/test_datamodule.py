@@ -1,0 +1,276 @@
+import logging
+import pickle
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from tiny_autoencoders import tiny_autoencoder
+from torch import Tensor
+
+from video.clips import Clips
+from video.datamodule import ClipDataModule, ClipSource
+from video.episodes import Episode, open_dataset
+from video.errors import DatasetError
+from video.writer import DatasetWriter
+
+
+@pytest.fixture(scope="module")
+def autoencoder(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("autoencoder")
+    tiny_autoencoder().save_pretrained(folder)
+    return str(folder)
+
+
+def opened(*sources: ClipSource | Path, **options) -> ClipDataModule:
+    listed = [s if isinstance(s, ClipSource) else ClipSource(str(s)) for s in sources]
+    data = ClipDataModule(listed, **({"clip_frames": 5, "batch_size": 8} | options))
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def first_batches(data: ClipDataModule, count: int = 3) -> list[Clips]:
+    return [
+        data.on_after_batch_transfer(batch, 0)
+        for batch, _ in zip(data.train_dataloader(), range(count), strict=False)
+    ]
+
+
+def assert_same(first: list[Clips], second: list[Clips], tolerance: float = 0.0) -> None:
+    assert len(first) == len(second)
+    for one, other in zip(first, second, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            torch.testing.assert_close(one[name], other[name], atol=tolerance, rtol=0, msg=name)
+
+
+def write_dataset(path: Path, action_size: int, camera: str = "top", length: int = 12) -> Path:
+    writer = DatasetWriter(path, 10.0)
+    for number, split in enumerate(("train", "train", "test")):
+        frames = np.full((length, 32, 32, 3), 40 * number, np.uint8)
+        actions = np.full((length, action_size), number, np.float32)
+        actions[-1] = 1000  # leads out of the episode
+        writer.add(number, Episode({camera: frames}, actions, state=actions), split)
+    return writer.finalize()
+
+
+def test_what_a_model_needs_to_know(tiny_dataset, tiny_videos, autoencoder):
+    data = opened(tiny_dataset, tiny_videos, autoencoder=autoencoder, latents="never")
+    assert (data.action_dim, data.state_dim, data.fps) == (2, 2, 10.0)
+    assert data.task_names == ["left", "right"]
+    assert data.cameras == ("top",)
+    assert data.frame_size == (32, 32)
+    assert data.latent_shape == (4, 8, 8)
+    (batch,) = first_batches(data, 1)
+    assert batch["latents"].shape == (8, 5, 1, 4, 8, 8)
+    assert "frames" not in batch
+
+
+def test_labelled_and_bare_video_in_one_batch(tiny_dataset, tiny_videos):
+    data = opened(ClipSource(str(tiny_dataset), weight=1.0), ClipSource(str(tiny_videos), 3.0))
+    batches = first_batches(data, 20)
+    bare = torch.cat([batch["episode"] for batch in batches]) >= 3
+    assert 0.6 < bare.float().mean() < 0.9
+    labelled = torch.cat([batch["action_mask"][:, -1] for batch in batches])
+    assert torch.equal(labelled, ~bare)
+    assert batches[0]["frames"].shape == (8, 5, 1, 3, 32, 32)
+    assert "numbered" not in data.train_clips.episode_name(0)
+    assert data.train_clips.episode_name(3) == f"{tiny_videos}, episode 0"
+
+
+def test_statistics_are_those_of_labelled_training_data(tmp_path):
+    data = opened(write_dataset(tmp_path / "data", action_size=2))
+    assert data.action_normalizer is not None
+    # held-out actions are 2, an action that leads out of its episode is 1000
+    np.testing.assert_array_equal(data.action_normalizer.low, [0, 0])
+    np.testing.assert_array_equal(data.action_normalizer.high, [1, 1])
+    held_out = next(iter(data.val_dataloader()))
+    assert held_out["actions"][held_out["action_mask"]].unique().tolist() == [3.0]
+
+
+def test_a_share_of_the_labels(tiny_dataset):
+    half = opened(ClipSource(str(tiny_dataset), labels=0.5), seed=1)
+    labelled = {e for b in first_batches(half, 20) for e in b["episode"][b["action_mask"][:, -1]]}
+    assert len({int(episode) for episode in labelled}) == 2  # of 3, rounded up
+    again = opened(ClipSource(str(tiny_dataset), labels=0.5), seed=1)
+    assert_same(first_batches(half), first_batches(again))
+    none = opened(ClipSource(str(tiny_dataset), labels=0.0))
+    assert none.action_dim == 0
+    assert not first_batches(none, 1)[0]["action_mask"].any()
+    bare = opened(ClipSource(str(tiny_dataset), action_free=True))
+    assert bare.action_normalizer is None
+    for name in ("action_mask", "state_mask", "reward_mask", "success_mask"):
+        assert not first_batches(bare, 1)[0][name].any()
+
+
+def test_stored_latents_give_the_batches_of_encoding_on_the_fly(
+    tiny_dataset, tiny_videos, autoencoder, tmp_path
+):
+    def sources() -> list[ClipSource]:
+        return [
+            ClipSource(str(path), latents=str(tmp_path / path.name))
+            for path in (tiny_dataset, tiny_videos)
+        ]
+
+    fly = opened(*sources(), autoencoder=autoencoder, num_workers=0)
+    stored = opened(*sources(), autoencoder=autoencoder, encode_first=True, latents="require")
+    assert stored.train_dataloader().num_workers == 0
+    assert "frames" in next(iter(fly.train_dataloader()))
+    assert "latents" in next(iter(stored.train_dataloader()))
+    assert_same(first_batches(fly), first_batches(stored), tolerance=1e-3)
+
+
+def test_missing_latents(tiny_dataset, tiny_videos, autoencoder, tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    encoded = ClipSource(str(tiny_dataset), latents=str(tmp_path / "a"))
+    opened(encoded, autoencoder=autoencoder, encode_first=True)
+    bare = ClipSource(str(tiny_videos), latents=str(tmp_path / "b"))
+    with pytest.raises(DatasetError, match=rf"stored for {tiny_videos}\. Run 'python -m video enc"):
+        opened(encoded, bare, autoencoder=autoencoder, latents="require")
+    caplog.clear()
+    batch = first_batches(opened(encoded, bare, autoencoder=autoencoder), 1)[0]
+    assert "latents" in batch
+    assert "not encoded yet" in caplog.text
+    assert str(tiny_videos) in caplog.text
+
+
+def test_autoencoder_without_statistics_is_measured(tiny_dataset, tmp_path):
+    folder = tmp_path / "autoencoder"
+    tiny_autoencoder().save_pretrained(folder)
+    (folder / "latents.json").write_text('{"pixel_fold": 4}')
+    first, second = (
+        opened(tiny_dataset, autoencoder=str(folder), latents="never").autoencoder for _ in "ab"
+    )
+    assert first is not None
+    assert second is not None
+    assert first.mean is not None
+    assert first.fingerprint == second.fingerprint
+
+
+def test_workers_and_memory_change_nothing(tiny_dataset, tiny_videos):
+    alone = first_batches(opened(tiny_dataset, tiny_videos, num_workers=0))
+    assert_same(first_batches(opened(tiny_dataset, tiny_videos, num_workers=2)), alone)
+    assert_same(first_batches(opened(tiny_dataset, tiny_videos, in_memory=True)), alone)
+    assert not torch.equal(
+        first_batches(opened(tiny_dataset, tiny_videos, seed=1), 1)[0]["start"], alone[0]["start"]
+    )
+
+
+def test_validation_is_the_same_every_time_and_held_out(tiny_dataset, tiny_videos):
+    data = opened(tiny_dataset, tiny_videos, val_clips=20, num_workers=0)
+    loader = data.val_dataloader()
+    assert len(loader) == 3  # whole batches of 8
+    batches = list(loader)
+    assert data.test_clips is not None
+    test_episode = int(open_dataset(tiny_dataset).splits["test"][0])
+    assert data.test_clips.episode_name(0) == f"{tiny_dataset}, episode {test_episode}"
+    assert {int(episode) for batch in batches for episode in batch["episode"]} == {0}
+    assert_same(batches, list(opened(tiny_dataset, seed=5, val_clips=20).val_dataloader()))
+    assert opened(tiny_videos).val_dataloader() == []
+
+
+def test_size_is_cropped_and_resized(tiny_dataset):
+    data = opened(tiny_dataset, size=(8, 16))
+    assert next(iter(data.train_dataloader()))["frames"].shape == (8, 5, 1, 3, 8, 16)
+
+
+def test_views_can_be_renamed(tmp_path):
+    first = write_dataset(tmp_path / "first", 2, camera="top")
+    second = write_dataset(tmp_path / "second", 2, camera="front")
+    with pytest.raises(DatasetError, match=r"second has the cameras \['front'\].*\['top'\]"):
+        opened(first, second)
+    data = opened(first, ClipSource(str(second), cameras=["front"]))
+    assert data.cameras == ("top",)
+    with pytest.raises(DatasetError, match=r"need \['wrist'\] of it"):
+        opened(first, cameras=["wrist"])
+
+
+def test_actions_of_different_size_need_action_free(tmp_path):
+    first = write_dataset(tmp_path / "first", 2)
+    second = write_dataset(tmp_path / "second", 3)
+    with pytest.raises(DatasetError, match=r"first: 2, .*second: 3.*action_free: true"):
+        opened(first, second)
+    assert opened(first, ClipSource(str(second), action_free=True)).action_dim == 2
+
+
+def test_what_cannot_be_is_refused(tiny_dataset, tmp_path, autoencoder):
+    with pytest.raises(
+        DatasetError, match=r"no episodes in split 'training'; there are \{ ?'train"
+    ):
+        opened(ClipSource(str(tiny_dataset), split="training"))
+    with pytest.raises(DatasetError, match="a clip of 99 frames"):
+        opened(tiny_dataset, clip_frames=99)
+    with pytest.raises(DatasetError, match="10 fps"):
+        opened(tiny_dataset, fps=15)
+    with pytest.raises(DatasetError, match=r"data\.datasets is empty"):
+        opened()
+    with pytest.raises(ValueError, match="0 to 1, got 7"):
+        ClipSource("x", labels=7)
+    with pytest.raises(ValueError, match="encode_first needs"):
+        opened(tiny_dataset, encode_first=True)
+    with pytest.raises(ValueError, match="in_memory is for pixels"):
+        opened(tiny_dataset, in_memory=True, autoencoder=autoencoder)
+    overlapping = opened(tiny_dataset)
+    overlapping._datasets[0].splits["train"] = np.arange(4)
+    overlapping._is_set_up = False
+    with pytest.raises(DatasetError, match="1 episodes are in split 'train' and in the held-out"):
+        overlapping.setup()
+
+
+def test_clips_survive_pickling(tiny_dataset, autoencoder, tmp_path):
+    source = ClipSource(str(tiny_dataset), latents=str(tmp_path))
+    clips = opened(source, autoencoder=autoencoder, encode_first=True).train_clips
+    copy = pickle.loads(pickle.dumps(clips))
+    assert_same([copy[[0, 9]]], [clips[[0, 9]]])
+
+
+class Recorder(L.LightningModule):
+    """Notes which clips it is given, and trains something with them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen: list[tuple[int, ...]] = []
+
+    def training_step(self, batch: Clips, batch_idx: int) -> Tensor:
+        self.seen.append(tuple((batch["episode"] * 1000 + batch["start"]).tolist()))
+        return (self.weight - 1) ** 2
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def trained(
+    dataset: Path, folder: Path, steps: int, resume: str | None = None, **options
+) -> list[tuple[int, ...]]:
+    recorder = Recorder()
+    trainer = L.Trainer(
+        max_steps=steps,
+        default_root_dir=folder,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+        **options,
+    )
+    trainer.fit(recorder, opened(dataset, num_workers=0), ckpt_path=resume)
+    trainer.save_checkpoint(folder / "last.ckpt")
+    return recorder.seen
+
+
+@pytest.mark.filterwarnings("ignore:.*isinstance.treespec:FutureWarning")
+@pytest.mark.filterwarnings("ignore:The '.*dataloader' does not have many workers")
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
+@pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader`")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_resumed_training_sees_the_batches_it_would_have_seen(tiny_dataset, tmp_path, accumulate):
+    options = {"accumulate_grad_batches": accumulate}
+    whole = trained(tiny_dataset, tmp_path / "whole", 6, **options)
+    assert len(whole) == 6 * accumulate
+    assert len(set(whole)) == len(whole)
+    first = trained(tiny_dataset, tmp_path / "part", 2, **options)
+    last = str(tmp_path / "part" / "last.ckpt")
+    assert first + trained(tiny_dataset, tmp_path / "part", 6, last, **options) == whole

@@ -126,8 +126,8 @@ class AutoencoderTraining(L.LightningModule):
         iio.imwrite(folder / "reconstructions.png", pictures.numpy())
         rank_zero_info(
             f"\nPSNR {scores['psnr']:.2f} dB, SSIM {scores['ssim']:.3f} on the {scores['frames']} "
-            f"frames of the {scores['split']} split.\nAutoencoder, scores and pictures: {folder}/model, "
-            f"{folder}/evaluation.json, {folder}/reconstructions.png"
+            f"frames of the {scores['split']} split. The autoencoder, its scores and pictures:\n"
+            f"{folder}/model, {folder}/evaluation.json, {folder}/reconstructions.png"
         )
 
 

@@ -161,7 +161,7 @@ def _square_root(matrix: Float[Tensor, "D D"]) -> Float[Tensor, "D D"]:
 def _load_network(path: Path | str, metric: str, wanted: str, device: torch.device):
     if not Path(path).is_file():
         raise ValueError(
-            f"{metric} needs a network, and there is no file {path}. Get {wanted} and pass its path, "
-            "or leave this metric out."
+            f"{metric} needs a network, and there is no file {path}. Get {wanted} and pass its "
+            "path, or leave this metric out."
         )
     return torch.jit.load(str(path), map_location=device).eval()

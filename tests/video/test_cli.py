@@ -200,7 +200,7 @@ def test_a_mistake_in_a_yaml_is_named_in_a_few_lines(capsys, folder, yaml_text, 
 @pytest.mark.parametrize(
     ("words", "message", "code"),
     [
-        (["--model.width", "${trainer.nothing}"], "'trainer.nothing' not found", 1),
+        (["--model.width", "${trainer.nothing}"], "trainer.nothing' not found", 1),
         (["--model.width", "0"], "error: width=0, but a model has at least one input.", 1),
         (["--checkpoint.every_n_steps", "0"], "every_n_steps is 0; it must be at least 1", 1),
         (["--trainer.max_steps", "-7"], "You passed in -7", 1),

@@ -16,6 +16,7 @@ from video.autoencoder import FrameAutoencoder
 from video.clips import ClipDataset, Clips
 from video.datamodule import ClipDataModule
 from video.metrics import psnr, ssim
+from video.muon import Muon
 
 STATISTICS_FRAMES = 2048
 PICTURES = 12
@@ -34,9 +35,9 @@ class AutoencoderTraining(L.LightningModule):
     Args:
         network: the diffusers autoencoder to train, such as `diffusers.AutoencoderTiny`.
         pixel_fold: squares of this many pixels that are folded into its input channels.
-        learning_rate: of AdamW, after the warm-up and before a cosine decay to 0.
-        warmup: share of the steps over which the learning rate rises.
-        weight_decay: of AdamW.
+        matrix_learning_rate: of Muon, for kernels, after a warm-up and before a cosine decay to 0.
+        learning_rate: of Adam, for vectors, likewise.
+        warmup: share of the steps over which the learning rates rise.
         latent_noise: the largest noise added to latents, in units of their standard deviation; each
             frame draws its own up to this.
         half_precision: save the weights in float16, half as large.
@@ -46,17 +47,17 @@ class AutoencoderTraining(L.LightningModule):
         self,
         network: nn.Module,
         pixel_fold: int = 4,
+        matrix_learning_rate: float = 0.02,
         learning_rate: float = 2e-3,
         warmup: float = 0.05,
-        weight_decay: float = 0.01,
         latent_noise: float = 0.2,
         half_precision: bool = True,
     ) -> None:
         super().__init__()
         self.autoencoder = FrameAutoencoder(network, pixel_fold)
+        self.matrix_learning_rate = matrix_learning_rate
         self.learning_rate = learning_rate
         self.warmup = warmup
-        self.weight_decay = weight_decay
         self.latent_noise = latent_noise
         self.half_precision = half_precision
 
@@ -79,13 +80,9 @@ class AutoencoderTraining(L.LightningModule):
         self.log("val_psnr", decibels, prog_bar=True, sync_dist=True, batch_size=len(flat))
 
     def configure_optimizers(self):
-        """AdamW with warm-up and cosine decay."""
-        optimizer = torch.optim.AdamW(
-            self.parameters(),
-            self.learning_rate,
-            betas=(0.9, 0.99),
-            weight_decay=self.weight_decay,
-            fused=True,
+        """Muon for kernels and Adam for vectors, with warm-up and cosine decay."""
+        optimizer = Muon(
+            self.parameters(), self.matrix_learning_rate, vector_lr=self.learning_rate
         )
         steps = self.trainer.estimated_stepping_batches
         warmup_steps = max(1, round(self.warmup * steps))

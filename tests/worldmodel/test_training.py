@@ -31,8 +31,8 @@ class Die(L.Callback):
 
 
 @pytest.fixture(scope="module")
-def toy_autoencoder(tmp_path_factory) -> Path:
-    """Eight random channels of 8x8 latents for 32x32 frames."""
+def toy_autoencoder(tmp_path_factory, square_episodes) -> Path:
+    """Four random channels of 8x8 latents for 32x32 frames."""
     from diffusers import AutoencoderTiny
 
     torch.manual_seed(0)
@@ -45,7 +45,9 @@ def toy_autoencoder(tmp_path_factory) -> Path:
         num_decoder_blocks=(1,),
     )
     folder = tmp_path_factory.mktemp("models") / "autoencoder"
-    autoencoder = FrameAutoencoder(network, pixel_fold=4, mean=[0.0] * 4, std=[0.3] * 4)
+    autoencoder = FrameAutoencoder(network, pixel_fold=4)
+    frames = torch.from_numpy(square_episodes[0].frames["top"]).permute(0, 3, 1, 2)
+    autoencoder.fit_statistics(frames)
     autoencoder.save_pretrained(folder)
     return folder
 
@@ -111,7 +113,7 @@ def test_the_held_out_error_falls(config, tmp_path):
     main(["fit", "-c", str(config), *steps, "--trainer.callbacks", "null"])
     held_out = list(losses(tmp_path / "run", "val_latent_mse").values())
     assert len(held_out) == 8
-    assert held_out[-1] < held_out[0]
+    assert held_out[-1] < 0.97 * held_out[0]
 
 
 def test_killed_and_resumed_the_curve_is_that_of_an_uninterrupted_run(config, tmp_path):

@@ -1,5 +1,8 @@
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 
 from worldmodel.uwm import UWM
 
@@ -86,3 +89,15 @@ def test_bfloat16_autocast_stays_close(network):
         rough = network(**given)
     exact = network(**given)
     assert (rough.latents - exact.latents).abs().mean() < 0.05
+
+
+@pytest.mark.parametrize(("size", "millions"), [("cpu", 6), ("small", 30), ("base", 155)])
+def test_size_overlays_have_the_size_they_say(size, millions):
+    overlay = yaml.safe_load(Path(f"configs/size/{size}.yaml").read_text())
+    sizes = overlay["model"]["init_args"]["architecture"]
+    with torch.device("meta"):
+        network = UWM(latent_channels=8, action_dim=4, **sizes)
+    count = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    assert count == pytest.approx(millions, rel=0.05)
+    clip = overlay.get("data", {}).get("init_args", {}).get("clip_frames", 10)
+    assert clip == 2 + 4 * (2 + sizes.get("history_blocks", 0))

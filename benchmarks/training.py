@@ -19,6 +19,9 @@ from video.cli import CommandLine, quieten
 from worldmodel.training import WorldModelTraining
 
 
+FIT = ("fit", "-c", "configs/uwm.yaml", "--trainer.callbacks", "null")
+
+
 class Stopwatch(L.Callback):
     """Wall time from the end of the warm-up to the end, and how much of it was maths."""
 
@@ -65,8 +68,11 @@ def main() -> None:
     WorldModelTraining.optimizer_step = timed_optimizer_step(stopwatch)  # pyright: ignore
     with tempfile.TemporaryDirectory() as folder:
         command = CommandLineForTiming(
-            ["fit", "-c", "configs/uwm.yaml", "--trainer.callbacks", "null", *options]
-            + ["--trainer.max_steps", str(arguments.steps), "--trainer.default_root_dir", folder],
+            [
+                *(*FIT, *options),
+                *("--trainer.max_steps", str(arguments.steps)),
+                *("--trainer.default_root_dir", folder),
+            ],
             stopwatch,
         )
     wall = stopwatch.ended - stopwatch.begun

@@ -81,9 +81,7 @@ class AutoencoderTraining(L.LightningModule):
 
     def configure_optimizers(self):
         """Muon for kernels and Adam for vectors, with warm-up and cosine decay."""
-        optimizer = Muon(
-            self.parameters(), self.matrix_learning_rate, vector_lr=self.learning_rate
-        )
+        optimizer = Muon(self.parameters(), self.matrix_learning_rate, vector_lr=self.learning_rate)
         steps = self.trainer.estimated_stepping_batches
         warmup_steps = max(1, round(self.warmup * steps))
 

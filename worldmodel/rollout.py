@@ -111,10 +111,10 @@ def advance(
 def rollout(
     network: UWM,
     context: Float[Tensor, "batch context views channels height width"],
-    actions: Float[Tensor, "batch horizon action_dim"] | None,
+    actions: Float[Tensor, "batch given action_dim"] | None,
     horizon: int,
     generator: Generators,
-    action_mask: Bool[Tensor, "batch horizon"] | None = None,
+    action_mask: Bool[Tensor, "batch given"] | None = None,
     steps: int = 1,
     chunk: int | None = None,
 ) -> Float[Tensor, "batch horizon views channels height width"]:

@@ -93,7 +93,7 @@ class Vgg(nn.Module):
 
 
 class I3d(nn.Module):
-    """Called as StyleGAN-V's i3d_torchscript.pt is: the red of first and last frame are its features."""
+    """Called as StyleGAN-V's i3d_torchscript.pt is: its features are two frames' red."""
 
     def forward(self, video: Tensor, rescale: bool, resize: bool, return_features: bool) -> Tensor:
         assert return_features

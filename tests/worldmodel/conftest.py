@@ -37,7 +37,7 @@ def network() -> UWM:
 
 @pytest.fixture
 def blocks() -> Blocks:
-    """Six rows of two blocks; the last two rows are action-free, one action elsewhere is unknown."""
+    """Six rows of two blocks: two rows are action-free, and one more action is unknown."""
     generator = torch.Generator().manual_seed(1)
     mask = torch.ones(6, 2, 4, dtype=torch.bool)
     mask[4:] = False

@@ -13,5 +13,5 @@ def test_without_either_it_stays_at_its_peak():
 
 
 def test_a_share_above_one_is_refused():
-    with pytest.raises(ValueError, match="cooldown=1.5"):
+    with pytest.raises(ValueError, match=r"cooldown=1\.5"):
         learning_rate_factor(0, 10, 0, 1.5)

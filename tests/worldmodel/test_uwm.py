@@ -65,7 +65,7 @@ def test_later_blocks_never_reach_earlier_ones(build_network):
     assert not before.latents[:, 2].equal(after.latents[:, 2])
 
 
-def test_wrong_blocks_and_views_are_named(network):
+def test_wrong_blocks_and_views_are_named(network, shapes_unchecked):
     given = inputs(1, network)
     with pytest.raises(ValueError, match="a block of 3 frames; this model has 4"):
         network(**given | {"latents": given["latents"][:, :, :3]})

@@ -18,7 +18,6 @@ import torch
 from video.cli import CommandLine, quieten
 from worldmodel.training import WorldModelTraining
 
-
 FIT = ("fit", "-c", "configs/uwm.yaml", "--trainer.callbacks", "null")
 
 

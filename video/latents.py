@@ -8,6 +8,7 @@ that they were made of, so that latents of anything else are never taken for the
 import json
 import logging
 import os
+import sys
 import time
 from pathlib import Path
 from typing import BinaryIO
@@ -237,7 +238,8 @@ def _encode_camera(
             f"{dataset.path.name}/{camera}",
             initial=done,
             total=len(dataset.lengths),
-            unit="episode",
+            unit=" episodes",
+            mininterval=0.1 if sys.stderr.isatty() else 10.0,
             disable=not progress,
         ):
             file.seek(data + int(dataset.starts[episode]) * row_bytes)

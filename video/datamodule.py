@@ -150,17 +150,15 @@ class ClipDataModule(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Encode first if asked to; Lightning calls this in one process of a machine only."""
-        if self.encode_first:
-            self._open()
-            for source, dataset in zip(self.sources, self._datasets, strict=True):
-                assert self.autoencoder is not None
-                encode_dataset(
-                    dataset,
-                    self.autoencoder,
-                    self.frame_size,
-                    self._cameras_of(source, dataset),
-                    source.latents,
-                )
+        if not self.encode_first:
+            return
+        self._open()
+        assert self.autoencoder is not None
+        self.autoencoder.to("cuda" if torch.cuda.is_available() else "cpu")
+        for source, dataset in self._pairs():
+            cameras = self._cameras_of(source, dataset)
+            encode_dataset(dataset, self.autoencoder, self.frame_size, cameras, source.latents)
+        self.autoencoder.to("cpu")
 
     def setup(self, stage: str | None = None) -> None:
         """Open the datasets and measure the statistics.
@@ -187,6 +185,10 @@ class ClipDataModule(L.LightningDataModule):
         ]
         test = [self._part(*self._pairs()[number], training=False) for number in tested]
         self.test_clips = self._clips(test, [pictures[n] for n in tested]) if tested else None
+        if not tested:
+            log.warning(
+                "no dataset has a split %r: nothing is validated", self.sources[0].test_split
+            )
         self._test_weights = [self.sources[number].weight for number in tested]
         self._is_set_up = True
 

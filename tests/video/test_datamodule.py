@@ -242,6 +242,15 @@ class Recorder(L.LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
+class Validated(Recorder):
+    """Counts its validation batches as well."""
+
+    validations = 0
+
+    def validation_step(self, batch: Clips, batch_idx: int) -> None:
+        self.validations += 1
+
+
 def trained(
     dataset: Path, folder: Path, steps: int, resume: str | None = None, **options
 ) -> list[tuple[int, ...]]:
@@ -258,6 +267,29 @@ def trained(
     trainer.fit(recorder, opened(dataset, num_workers=0), ckpt_path=resume)
     trainer.save_checkpoint(folder / "last.ckpt")
     return recorder.seen
+
+
+@pytest.mark.filterwarnings("ignore:.*isinstance.treespec:FutureWarning")
+@pytest.mark.filterwarnings("ignore:The '.*dataloader' does not have many workers")
+@pytest.mark.filterwarnings("ignore:Total length of `list` across ranks is zero")
+@pytest.mark.parametrize("labelled", [True, False])
+def test_validation_where_there_is_something_held_out(tiny_dataset, tiny_videos, labelled):
+    recorder = Validated()
+    trainer = L.Trainer(
+        max_steps=4,
+        val_check_interval=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    data = opened(tiny_dataset if labelled else tiny_videos, val_clips=16, num_workers=0)
+    trainer.fit(recorder, data)
+    assert len(recorder.seen) == 4
+    assert trainer.num_training_batches == 4
+    assert recorder.validations == (2 * 2 if labelled else 0)
 
 
 @pytest.mark.filterwarnings("ignore:.*isinstance.treespec:FutureWarning")

@@ -48,6 +48,7 @@ class LastCheckpoint(ModelCheckpoint):
         self._stop_asked = False
         self._inside_training = False
         self._handler_before: Any = None
+        self._process = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prepare the folder, and listen for Ctrl-C before the data loader's workers are born."""
@@ -57,6 +58,7 @@ class LastCheckpoint(ModelCheckpoint):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeFileCheckpointIO()
         if stage == "fit" and threading.current_thread() is threading.main_thread():
+            self._process = os.getpid()
             self._handler_before = signal.signal(signal.SIGINT, self._on_ctrl_c)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -119,6 +121,8 @@ class LastCheckpoint(ModelCheckpoint):
         """Nothing to restore."""
 
     def _on_ctrl_c(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return  # a data loader's worker: it is needed until the step is finished
         if self._stop_asked or not self._inside_training:
             raise KeyboardInterrupt
         self._stop_asked = True

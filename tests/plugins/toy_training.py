@@ -76,26 +76,31 @@ class ToyData(L.LightningDataModule):
     Args:
         width: numbers in a sample.
         workers: processes that make them.
+        interrupt_workers_at: Ctrl-C reaches a worker, too, while it makes this step's batch.
     """
 
-    def __init__(self, width: int = 3, workers: int = 0):
+    def __init__(self, width: int = 3, workers: int = 0, interrupt_workers_at: int = -1):
         super().__init__()
         self.width = width
         self.workers = workers
+        self.interrupt_workers_at = interrupt_workers_at
 
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer
         assert trainer is not None
         batches = Batches(trainer.global_step, trainer.max_steps)
-        samples = Samples(self.width)
+        samples = Samples(self.width, 4 * self.interrupt_workers_at)
         return DataLoader(samples, batch_sampler=batches, num_workers=self.workers)
 
 
 class Samples(torch.utils.data.Dataset):
-    def __init__(self, width: int):
+    def __init__(self, width: int, interrupt_at: int):
         self.width = width
+        self.interrupt_at = interrupt_at
 
     def __getitem__(self, index: int) -> Tensor:
+        if index == self.interrupt_at:
+            signal.raise_signal(signal.SIGINT)
         return torch.randn(self.width, generator=torch.Generator().manual_seed(index))
 
 

@@ -112,6 +112,11 @@ def test_ctrl_c_saves_the_step_and_resuming_goes_on_from_it(uninterrupted, capsy
     assert "13/20" in capsys.readouterr().out
 
 
+def test_ctrl_c_does_not_stop_the_workers_that_the_step_waits_for(uninterrupted):
+    fit("--data.workers", "2", "--data.interrupt_workers_at", "9")
+    assert losses() == uninterrupted
+
+
 def test_a_termination_signal_saves_the_step(uninterrupted):
     with pytest.raises(SystemExit) as end:
         fit("--model.terminate_at", "7")

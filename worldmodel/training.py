@@ -184,7 +184,11 @@ class WorldModelTraining(L.LightningModule):
         self.log("val_latent_mse", error, prog_bar=True, sync_dist=True)
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
-        """Average the weights after every optimiser step."""
+        """Average the weights after every optimiser step.
+
+        The last step of a run comes too late for this; its weights differ from the average's by a
+        learning rate of zero.
+        """
         assert self.network is not None
         assert self.ema is not None
         if self.trainer.global_step > self.ema.optimization_step:

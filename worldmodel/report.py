@@ -44,6 +44,8 @@ class RolloutReport(L.Callback):
     @rank_zero_only
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Evaluate what the run wrote; by now the model folder is there."""
+        if getattr(trainer, "fast_dev_run", False):
+            return
         folder = Path(trainer.default_root_dir)
         model = WorldModel.from_pretrained(folder / "model")
         result = measure(model, self.data, self.split, steps=self.steps, seed=self.seed)

@@ -268,8 +268,8 @@ class WorldModelTraining(L.LightningModule):
         self.ema.load_state_dict(checkpoint["ema"])
 
     def on_train_end(self) -> None:
-        """Write the model folder from the averaged weights."""
-        if self.trainer.is_global_zero:
+        """Write the model folder from the averaged weights; a trial run leaves nothing behind."""
+        if self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
             self.world_model().save_pretrained(Path(self.trainer.default_root_dir) / "model")
 
     def world_model(self) -> WorldModel:

@@ -90,18 +90,18 @@ def test_the_two_commands_are_there():
 
 @pytest.mark.parametrize("config", TRAINED, ids=lambda path: path.stem)
 def test_every_configuration_can_train(config, tmp_path):
-    train_two_steps(tmp_path, config)
+    train_a_step(tmp_path, config)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda path: path.stem)
 def test_every_size_of_the_world_model_can_train(size, tmp_path):
-    train_two_steps(tmp_path, ROOT / "configs" / "uwm.yaml", size)
+    train_a_step(tmp_path, ROOT / "configs" / "uwm.yaml", size)
 
 
-def train_two_steps(folder: Path, *configs: Path) -> None:
+def train_a_step(folder: Path, *configs: Path) -> None:
     files = [word for config in configs for word in ("-c", str(config))]
     small = ["--data.batch_size", "2", "--data.encode_first", "false", "--data.in_memory", "false"]
-    trial = ["--trainer.fast_dev_run", "2", "--trainer.default_root_dir", str(folder / "run")]
+    trial = ["--trainer.fast_dev_run", "1", "--trainer.default_root_dir", str(folder / "run")]
     main(["fit", *files, *small, *trial])
     assert not (folder / "run").exists(), "a trial run leaves nothing behind"
 

@@ -10,10 +10,10 @@ import torch
 from einops import rearrange
 from jaxtyping import UInt8
 from torch import Tensor
-from video.pictures import write_side_by_side, write_strip
 
 from video.episodes import Episode
 from video.errors import DatasetError
+from video.pictures import write_side_by_side, write_strip
 from video.writer import DatasetWriter
 from worldmodel.held_out import HeldOut, read_held_out
 from worldmodel.rollout import rollout

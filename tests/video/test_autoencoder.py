@@ -1,6 +1,8 @@
 import json
+from pathlib import Path
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -9,8 +11,11 @@ from torch import Tensor
 import video.autoencoder
 from video.autoencoder import FrameAutoencoder
 from video.autoencoder_training import add_noise, reconstruction_loss
+from video.episodes import open_dataset
 from video.errors import DatasetError
+from video.metrics import psnr
 from video.muon import Muon
+from video.resizing import resize_frames
 
 
 def tiny_network(channels: int = 4, width: int = 16) -> diffusers.AutoencoderTiny:
@@ -254,3 +259,20 @@ def test_unusable_folders_are_named(autoencoder, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(DatasetError, match="'AutoencoderOfTomorrow', which is no autoencoder"):
         FrameAutoencoder.from_pretrained(tmp_path)
+
+
+def test_the_shipped_autoencoder_is_small_and_sharp_on_held_out_frames():
+    folder = Path(video.autoencoder.__file__).parent
+    shipped = folder / "autoencoders" / "metaworld"
+    assert sum(path.stat().st_size for path in shipped.iterdir()) <= 5e6
+    dataset = open_dataset(folder / "datasets" / "metaworld")
+    frames = [
+        resize_frames(dataset.read_frames(int(episode), np.arange(0, 36, 6), "corner2"), (64, 64))
+        for episode in dataset.splits["test"][::3]
+    ]
+    real = torch.from_numpy(np.stack(frames))
+    model = FrameAutoencoder.from_pretrained(shipped)
+    latents = model.encode(real)
+    assert latents.shape[2:] == (8, 8, 8)
+    assert 0.9 < latents.std() < 1.1
+    assert psnr(model.decode(latents), real).mean() > 31

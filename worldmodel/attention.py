@@ -30,7 +30,7 @@ def attend(
     queries: Float[Tensor, "batch heads rows width"],
     keys: Float[Tensor, "batch heads columns width"],
     values: Float[Tensor, "batch heads columns width"],
-    mask: Bool[Tensor, "rows columns"] | None = None,
+    mask: Bool[Tensor, "... #rows columns"] | None = None,
     backend: Backend = "sdpa",
 ) -> Float[Tensor, "batch heads rows width"]:
     """Scaled dot-product attention.
@@ -57,7 +57,7 @@ def attend(
     bias = None
     if mask is not None:
         bias = torch.zeros(mask.shape, dtype=queries.dtype, device=mask.device)
-        bias = bias.masked_fill(~mask, float("-inf")).expand(*queries.shape[:2], *mask.shape)
+        bias = bias.masked_fill(~mask, float("-inf")).expand(*queries.shape[:3], keys.shape[2])
     # xformers wants batch, tokens, heads, width
     q, k, v = (x.transpose(1, 2) for x in (queries, keys, values))
     return memory_efficient_attention(q, k, v, attn_bias=bias).transpose(1, 2)

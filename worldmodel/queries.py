@@ -20,7 +20,7 @@ from torch import Tensor
 
 from worldmodel.noise import ABSENT, GIVEN
 from worldmodel.sampler import euler
-from worldmodel.uwm import UWM, Cache
+from worldmodel.uwm import UWM, Cache, Prediction
 
 
 class BlockNoise(NamedTuple):
@@ -28,6 +28,13 @@ class BlockNoise(NamedTuple):
 
     latents: Float[Tensor, "batch frames views channels height width"]
     actions: Float[Tensor, "batch frames action_dim"]
+
+
+class ImaginedBlock(NamedTuple):
+    """A block's frames, and what the network thought at the sampler's last step (`Prediction`)."""
+
+    latents: Float[Tensor, "batch frames views channels height width"]
+    features: Float[Tensor, "batch tokens width"]
 
 
 def draw_noise(
@@ -68,8 +75,28 @@ def forward_dynamics(
 
     Actions whose mask is False are absent: not known yet, or never.
     """
+    return imagine_block(network, anchor, actions, action_mask, noise, steps, past).latents
+
+
+def imagine_block(
+    network: UWM,
+    anchor: Float[Tensor, "batch 2 views channels height width"],
+    actions: Float[Tensor, "batch frames action_dim"],
+    action_mask: Bool[Tensor, "batch frames"],
+    noise: BlockNoise,
+    steps: int = 1,
+    past: Cache | None = None,
+    past_mask: Bool[Tensor, "batch past_tokens"] | None = None,
+) -> ImaginedBlock:
+    """Forward dynamics, with the features that `heads.py` judges the frames by.
+
+    `past_mask` tells which of the past's tokens there are, where rows remember different lengths.
+    """
     absent = torch.zeros_like(action_mask)
-    return _denoise(network, anchor, None, actions, action_mask, absent, noise, steps, past)[0]
+    last = _denoise(
+        network, anchor, None, actions, action_mask, absent, noise, steps, past, past_mask
+    )
+    return ImaginedBlock(last.latents[:, 0], last.features[:, 0])
 
 
 def video_generation(
@@ -81,7 +108,7 @@ def video_generation(
 ) -> Float[Tensor, "batch frames views channels height width"]:
     """Imagine frames that may follow, whatever is done."""
     none = torch.zeros(noise.actions.shape[:2], dtype=torch.bool, device=anchor.device)
-    return _denoise(network, anchor, None, None, none, none, noise, steps, past)[0]
+    return _denoise(network, anchor, None, None, none, none, noise, steps, past).latents[:, 0]
 
 
 def inverse_dynamics(
@@ -94,7 +121,8 @@ def inverse_dynamics(
 ) -> Float[Tensor, "batch frames action_dim"]:
     """Infer the actions that led through these frames."""
     none = torch.zeros(noise.actions.shape[:2], dtype=torch.bool, device=anchor.device)
-    return _denoise(network, anchor, latents, None, none, ~none, noise, steps, past)[1]
+    last = _denoise(network, anchor, latents, None, none, ~none, noise, steps, past)
+    return last.actions[:, 0]
 
 
 def policy(
@@ -106,9 +134,10 @@ def policy(
 ) -> Float[Tensor, "batch frames action_dim"]:
     """Choose the next actions as the recorded data would, without imagining their frames."""
     none = torch.zeros(noise.actions.shape[:2], dtype=torch.bool, device=anchor.device)
-    return _denoise(
+    last = _denoise(
         network, anchor, None, None, none, ~none, noise, steps, past, latents_absent=True
-    )[1]
+    )
+    return last.actions[:, 0]
 
 
 def joint(
@@ -123,7 +152,8 @@ def joint(
 ]:
     """Imagine the next frames and the actions that lead to them, together."""
     none = torch.zeros(noise.actions.shape[:2], dtype=torch.bool, device=anchor.device)
-    return _denoise(network, anchor, None, None, none, ~none, noise, steps, past)
+    last = _denoise(network, anchor, None, None, none, ~none, noise, steps, past)
+    return last.latents[:, 0], last.actions[:, 0]
 
 
 def remember(
@@ -134,6 +164,7 @@ def remember(
     action_mask: Bool[Tensor, "batch frames"],
     noise: BlockNoise,
     past: Cache | None = None,
+    past_mask: Bool[Tensor, "batch past_tokens"] | None = None,
 ) -> Cache:
     """Keys and values of a finished block, for the blocks after it to look at."""
     known = torch.where(action_mask[..., None], actions, noise.actions)
@@ -145,6 +176,7 @@ def remember(
         latent_time,
         _time(action_mask, GIVEN)[:, None],
         past,
+        past_mask,
     )
     return prediction.cache
 
@@ -159,9 +191,15 @@ def _denoise(
     noise: BlockNoise,
     steps: int,
     past: Cache | None,
+    past_mask: Tensor | None = None,
     latents_absent: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Run the sampler on what is not given; both clocks of what is denoised run together."""
+) -> Prediction:
+    """Run the sampler on what is not given; both clocks of what is denoised run together.
+
+    Returns:
+        The network's last word: the sampler ends on what it predicts.
+    """
+    last: list[Prediction] = []
 
     def predict(noisy: tuple[Tensor, ...], time: float) -> tuple[Tensor, ...]:
         noisy_latents, noisy_actions = noisy
@@ -181,11 +219,13 @@ def _denoise(
             torch.full((len(anchor), 1), latent_time, device=anchor.device),
             action_time[:, None],
             past,
+            past_mask,
         )
+        last[:] = [prediction]
         return prediction.latents[:, 0], prediction.actions[:, 0]
 
-    result = euler(predict, (noise.latents, noise.actions), steps)
-    return result[0], result[1]
+    euler(predict, (noise.latents, noise.actions), steps)
+    return last[0]
 
 
 def _time(mask: Tensor, time: float) -> Tensor:

@@ -57,7 +57,7 @@ class Attention(nn.Module):
         self,
         x: Float[Tensor, "batch tokens width"],
         rotation: Rotation,
-        mask: Bool[Tensor, "tokens tokens"] | None,
+        mask: Bool[Tensor, "... #rows columns"] | None,
         past: LayerCache | None,
     ) -> tuple[Float[Tensor, "batch tokens width"], LayerCache]:
         """Attend to these tokens and, where there are some, to those of finished blocks.
@@ -112,7 +112,7 @@ class Layer(nn.Module):
         x: Float[Tensor, "batch blocks tokens width"],
         condition: Float[Tensor, "batch blocks condition_width"],
         rotation: Rotation,
-        mask: Bool[Tensor, "sequence sequence"] | None = None,
+        mask: Bool[Tensor, "... #rows columns"] | None = None,
         past: LayerCache | None = None,
     ) -> tuple[Float[Tensor, "batch blocks tokens width"], LayerCache]:
         """One layer; also returns this layer's keys and values of the tokens in `x`."""
@@ -146,7 +146,7 @@ class Transformer(nn.Module):
         x: Float[Tensor, "batch blocks tokens width"],
         condition: Float[Tensor, "batch blocks condition_width"],
         rotation: Rotation,
-        mask: Bool[Tensor, "sequence sequence"] | None = None,
+        mask: Bool[Tensor, "... #rows columns"] | None = None,
         past: list[LayerCache] | None = None,
     ) -> tuple[Float[Tensor, "batch blocks tokens width"], list[LayerCache]]:
         """Run all layers.
@@ -155,7 +155,7 @@ class Transformer(nn.Module):
             x: tokens.
             condition: one vector a block.
             rotation: rotary positions of the past tokens followed by those of `x`.
-            mask: over the sequence of all tokens of `x`; None lets everything see everything.
+            mask: which token of `x` (row) sees which of the past and `x` (column); None: all do.
             past: for each layer, keys and values of finished blocks.
 
         Returns:

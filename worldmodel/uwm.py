@@ -15,7 +15,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.models.modeling_utils import ModelMixin
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from worldmodel.attention import Backend, block_causal_mask
@@ -32,10 +32,19 @@ Cache = list[LayerCache]
 
 
 class Prediction(NamedTuple):
-    """Predicted clean block, and the keys and values of its tokens."""
+    """What the network makes of a noisy block.
+
+    Attributes:
+        latents: the clean frames.
+        actions: the clean actions.
+        features: its tokens after the last normalisation: those of the video (by view, row and
+            column), then one an action. `heads.py` reads them.
+        cache: keys and values of its tokens.
+    """
 
     latents: Float[Tensor, "batch blocks frames views channels height width"]
     actions: Float[Tensor, "batch blocks frames action_dim"]
+    features: Float[Tensor, "batch blocks tokens width"]
     cache: Cache
 
 
@@ -112,6 +121,7 @@ class UWM(ModelMixin, ConfigMixin):
         latent_time: Float[Tensor, "batch blocks"],
         action_time: Float[Tensor, "batch blocks frames"],
         past: Cache | None = None,
+        past_mask: Bool[Tensor, "batch past_tokens"] | None = None,
     ) -> Prediction:
         """Predict the clean latents and actions of each block from noisy ones.
 
@@ -122,6 +132,7 @@ class UWM(ModelMixin, ConfigMixin):
             latent_time: one time a block.
             action_time: one time an action, so that known and absent ones can share a block.
             past: caches of earlier, finished blocks; then one block is given here.
+            past_mask: which of the past's tokens there are; None: all.
 
         Raises:
             ValueError: a block of another length than `block_frames`, or more views than `views`.
@@ -157,6 +168,9 @@ class UWM(ModelMixin, ConfigMixin):
         mask = None
         if blocks > 1:
             mask = block_causal_mask(blocks, size, self.history_blocks, tokens.device)
+        elif past and past_mask is not None:
+            own = past_mask.new_ones(len(tokens), size)
+            mask = torch.cat((past_mask, own), dim=1)[:, None, None]
         tokens, cache = self.transformer(tokens, condition, rotation, mask, past)
 
         residual = rearrange(
@@ -171,6 +185,7 @@ class UWM(ModelMixin, ConfigMixin):
         return Prediction(
             latents=anchor[:, :, -1:] + residual,
             actions=self.read_action(tokens[:, :, video_tokens:]).to(actions.dtype),
+            features=tokens,
             cache=cache,
         )
 

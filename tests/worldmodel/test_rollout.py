@@ -1,10 +1,16 @@
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
+from worldmodel import counter_noise
 from worldmodel.noise import GIVEN
-from worldmodel.queries import draw_noise
-from worldmodel.rollout import advance, anchor_of, rollout, start
+from worldmodel.queries import BlockNoise
+from worldmodel.rollout import advance, anchor_of, draw_seeds, rollout, start
 from worldmodel.sampler import euler
+
+SEEDS = torch.tensor([3, 8])
 
 
 def seeded(seed=0):
@@ -23,13 +29,19 @@ def actions():
 
 def recomputed(network, context, actions, horizon, steps):
     """The same rollout without a cache: every block runs the whole past through the network."""
-    size, generator = network.block_frames, seeded()
+    size, seeds = network.block_frames, draw_seeds(seeded(), len(context))
     anchors, frames, chosen = [anchor_of(context)], [], []
-    noise = draw_noise(network, anchors[0], generator)
+
+    def noise_of(block):
+        shape = (size, *context.shape[2:])
+        count = math.prod(shape)
+        draws = counter_noise.normal(seeds, torch.full_like(seeds, block), count + size * 2)
+        return BlockNoise(draws[:, :count].unflatten(1, shape), draws[:, count:])
+
     for index in range(horizon // size):
         chosen.append(actions[:, index * size : (index + 1) * size])
 
-        def predict(noisy, time, index=index, noise=noise):
+        def predict(noisy, time, index=index):
             latent_time = torch.full((len(context), index + 1), GIVEN)
             latent_time[:, -1] = time
             prediction = network(
@@ -41,9 +53,8 @@ def recomputed(network, context, actions, horizon, steps):
             )
             return (prediction.latents[:, -1],)
 
-        frames.append(euler(predict, (noise.latents,), steps)[0])
+        frames.append(euler(predict, (noise_of(index).latents,), steps)[0])
         anchors.append(anchor_of(frames[-1]))
-        noise = draw_noise(network, anchors[-1], generator)
     return torch.cat(frames, 1)
 
 
@@ -62,27 +73,64 @@ def test_a_cached_rollout_equals_the_recomputed_one(
 def test_history_matters_where_there_is_some(build_network, context, actions):
     """Otherwise the test above would compare two models that never look back."""
     network = build_network(history_blocks=2)
-    state = start(network, context, seeded())
+    state = start(network, context, SEEDS)
     for index in range(2):
-        part = actions[:, 4 * index : 4 * index + 4]
-        _, state = advance(network, state, part, torch.ones(2, 4).bool(), seeded(1))
-    part, known = actions[:, 8:12], torch.ones(2, 4).bool()
-    remembered, _ = advance(network, state, part, known, seeded(2))
-    state.past = None
-    forgotten, _ = advance(network, state, part, known, seeded(2))
+        state = advance(network, state, actions[:, 4 * index : 4 * index + 4]).state
+    remembered = advance(network, state, actions[:, 8:12]).frames
+    forgotten = advance(network, replace(state, past=None), actions[:, 8:12]).frames
     assert (remembered - forgotten).abs().max() > 1e-3
 
 
 def test_the_window_slides_in_constant_memory(build_network, context, actions):
     network = build_network(history_blocks=2)
-    state, sizes, calls = start(network, context, seeded()), [], []
+    state, sizes, calls = start(network, context, SEEDS), [], []
     network.register_forward_pre_hook(lambda _, args: calls.append(args[1].shape[1]))
     for _ in range(6):
-        _, state = advance(network, state, actions[:, :4], torch.ones(2, 4).bool(), seeded())
+        state = advance(network, state, actions[:, :4]).state
         sizes.append(state.past[0].keys.shape[2])
     tokens = 2 * 2 + 4
-    assert sizes == [tokens, 2 * tokens, *[2 * tokens] * 4]
+    assert sizes == [2 * tokens] * 6
     assert calls == [1] * 12  # one call to imagine and one to remember, never more than one block
+
+
+@pytest.mark.parametrize("history_blocks", [0, 2])
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_rows_at_different_places_do_not_see_each_other(
+    build_network, context, actions, history_blocks, chunk
+):
+    """One row is restarted within a block; both go on as if each were alone."""
+    network = build_network(history_blocks=history_blocks)
+
+    def alone(row, steps):
+        state, frames = start(network, context[row : row + 1], SEEDS[row : row + 1], chunk), []
+        for index in range(steps):
+            part = actions[row : row + 1, index * chunk : (index + 1) * chunk]
+            step = advance(network, state, part)
+            frames.append(step.frames)
+            state = step.state
+        return torch.cat(frames, 1)
+
+    restarted, total = 3, 12
+    state, frames = start(network, context, SEEDS, chunk), []
+    for index in range(total):
+        if index == restarted:
+            fresh = start(network, context[1:], SEEDS[1:], chunk)
+            state = state.put(torch.tensor([1]), fresh)
+        second = index if index < restarted else index - restarted
+        part = torch.stack(
+            (
+                actions[0, index * chunk : (index + 1) * chunk],
+                actions[1, second * chunk : (second + 1) * chunk],
+            )
+        )
+        step = advance(network, state, part)
+        frames.append(step.frames)
+        state = step.state
+    frames = torch.cat(frames, 1)
+    torch.testing.assert_close(frames[:1], alone(0, total), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        frames[1:, restarted * chunk :], alone(1, total - restarted), atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("chunk", [1, 2])
@@ -110,13 +158,15 @@ def test_same_seed_same_rollout_and_another_seed_another(network, context, actio
 
 
 def test_a_state_can_be_continued_twice(network, context, actions):
-    state, known = start(network, context, seeded()), torch.ones(2, 1).bool()
-    _, state = advance(network, state, actions[:, :1], known, seeded())
-    one, _ = advance(network, state, actions[:, 1:2], known, seeded())
-    other, _ = advance(network, state, -actions[:, 1:2], known, seeded())
-    again, _ = advance(network, state, actions[:, 1:2], known, seeded())
-    assert one.equal(again)
-    assert not one.equal(other)
+    state = start(network, context, SEEDS, chunk=1)
+    state = advance(network, state, actions[:, :1]).state
+    one = advance(network, state, actions[:, 1:2])
+    other = advance(network, state, -actions[:, 1:2])
+    assert one.frames.equal(advance(network, state, actions[:, 1:2]).frames)
+    assert not one.frames.equal(other.frames)
+    swapped = state.take(torch.tensor([1, 0]))
+    again = advance(network, swapped, actions[[1, 0], 1:2])
+    assert again.frames.equal(one.frames[[1, 0]])
 
 
 def test_without_actions_their_values_cannot_matter(network, context, actions):
@@ -143,6 +193,8 @@ def test_mistakes_are_named(network, context, actions):
         rollout(network, context, actions, 8, seeded(), chunk=3)
     with pytest.raises(ValueError, match="24 actions for a horizon of 25"):
         rollout(network, context, actions, 25, seeded())
-    state = start(network, context, seeded())
-    with pytest.raises(ValueError, match="5 actions do not fit: 0 of the block's 4 are taken"):
-        advance(network, state, actions[:, :5], torch.ones(2, 5).bool(), seeded())
+    with pytest.raises(ValueError, match="3 generators for a batch of 2"):
+        rollout(network, context, actions, 8, [seeded()] * 3)
+    state = start(network, context, SEEDS)
+    with pytest.raises(ValueError, match="5 actions; this rollout was started for chunk=4"):
+        advance(network, state, actions[:, :5])

@@ -25,7 +25,7 @@ from worldmodel.blocks import Blocks, cut
 from worldmodel.draws import RowDraws
 from worldmodel.objective import Objective, block_losses, draw_times, finish_history
 from worldmodel.queries import BlockNoise, draw_noise, forward_dynamics
-from worldmodel.rollout import anchor_of
+from worldmodel.rollout_state import anchor_of
 from worldmodel.schedule import learning_rate_factor
 from worldmodel.uwm import ANCHOR_FRAMES, UWM
 from worldmodel.world_model import WorldModel

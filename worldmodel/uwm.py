@@ -93,6 +93,7 @@ class UWM(ModelMixin, ConfigMixin):
         self.views = views
         self.block_frames = block_frames
         self.patch = patch
+        self.heads = heads
         self.head_width = width // heads
         self.history_blocks = history_blocks
 

@@ -7,7 +7,8 @@ import torch
 from worldmodel import counter_noise
 from worldmodel.noise import GIVEN
 from worldmodel.queries import BlockNoise
-from worldmodel.rollout import advance, anchor_of, draw_seeds, rollout, start
+from worldmodel.rollout import advance, rollout
+from worldmodel.rollout_state import anchor_of, draw_seeds, start
 from worldmodel.sampler import euler
 
 SEEDS = torch.tensor([3, 8])

@@ -23,6 +23,7 @@ from worldmodel.rollout_state import (
     past_mask,
     start,
 )
+from worldmodel.rows import choose
 from worldmodel.uwm import UWM
 
 
@@ -84,7 +85,7 @@ def advance(
     full = following.filled >= size
     if full.device.type != "cpu" or full.any():  # on a GPU, asking costs more than computing
         finished = _next_block(network, following, block.latents, seen)
-        following = following.choose(full, finished) if chunk < size else finished
+        following = choose(full, finished, following) if chunk < size else finished
     frames = block.latents
     if chunk < size:
         row = torch.arange(len(frames), device=frames.device)[:, None]

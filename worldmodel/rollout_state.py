@@ -1,9 +1,9 @@
-"""Where a rollout stands, as a value: started, forked, restarted and chosen row by row.
+"""Where a rollout stands, as a value, and how it starts.
 
-How it goes on from there is the business of `rollout.py`.
+How it goes on from there is the business of `rollout.py`; `rows.py` forks and restarts its rows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,54 +44,6 @@ class RolloutState:
     action_mask: Bool[Tensor, "batch frames"]
     chunk: int
     past: Cache | None = None
-
-    def take(self, rows: Int64[Tensor, " chosen"]) -> "RolloutState":
-        """The state of some rows, any of them more than once: a copy."""
-        return self._map(lambda own: own[rows])
-
-    def put(self, rows: Int64[Tensor, " chosen"], other: "RolloutState") -> "RolloutState":
-        """This state with some rows replaced, in the order of `other`'s rows."""
-
-        def put(own: Tensor, new: Tensor) -> Tensor:
-            return own.index_copy(0, rows, new.to(own.dtype))
-
-        return self._map(put, other)
-
-    def choose(self, mask: Bool[Tensor, " batch"], other: "RolloutState") -> "RolloutState":
-        """This state where the mask is False, the other where it is True."""
-        return self._map(lambda own, new: _where(mask, new, own), other)
-
-    def _map(self, function: Callable[..., Tensor], *others: "RolloutState") -> "RolloutState":
-        """Apply a function to every tensor, together with the same tensors of others."""
-        states = (self, *others)
-
-        def apply(name: str) -> Tensor:
-            return function(*(getattr(state, name) for state in states))
-
-        past = None
-        if self.past is not None:
-            pasts = [state.past for state in states if state.past is not None]
-            past = [
-                LayerCache(
-                    function(*(layer.keys for layer in layers)),
-                    function(*(layer.values for layer in layers)),
-                )
-                for layers in zip(*pasts, strict=True)
-            ]
-        return RolloutState(
-            seed=apply("seed"),
-            block=apply("block"),
-            filled=apply("filled"),
-            anchor=apply("anchor"),
-            noise=BlockNoise(
-                function(*(state.noise.latents for state in states)),
-                function(*(state.noise.actions for state in states)),
-            ),
-            actions=apply("actions"),
-            action_mask=apply("action_mask"),
-            chunk=self.chunk,
-            past=past,
-        )
 
 
 def anchor_of(
@@ -184,8 +136,3 @@ def _empty_past(network: UWM, anchor: Tensor) -> Cache:
         len(anchor), network.heads, network.history_blocks * tokens, network.head_width
     )
     return [LayerCache(room, room) for _ in network.transformer.layers]
-
-
-def _where(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    """`torch.where` over rows."""
-    return torch.where(mask.view(-1, *(1,) * (no.ndim - 1)), yes, no)

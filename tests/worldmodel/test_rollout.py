@@ -9,6 +9,7 @@ from worldmodel.noise import GIVEN
 from worldmodel.queries import BlockNoise
 from worldmodel.rollout import advance, rollout
 from worldmodel.rollout_state import anchor_of, draw_seeds, start
+from worldmodel.rows import put, take
 from worldmodel.sampler import euler
 
 SEEDS = torch.tensor([3, 8])
@@ -116,7 +117,7 @@ def test_rows_at_different_places_do_not_see_each_other(
     for index in range(total):
         if index == restarted:
             fresh = start(network, context[1:], SEEDS[1:], chunk)
-            state = state.put(torch.tensor([1]), fresh)
+            state = put(state, torch.tensor([1]), fresh)
         second = index if index < restarted else index - restarted
         part = torch.stack(
             (
@@ -165,7 +166,7 @@ def test_a_state_can_be_continued_twice(network, context, actions):
     other = advance(network, state, -actions[:, 1:2])
     assert one.frames.equal(advance(network, state, actions[:, 1:2]).frames)
     assert not one.frames.equal(other.frames)
-    swapped = state.take(torch.tensor([1, 0]))
+    swapped = take(state, torch.tensor([1, 0]))
     again = advance(network, swapped, actions[[1, 0], 1:2])
     assert again.frames.equal(one.frames[[1, 0]])
 

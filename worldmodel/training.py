@@ -14,14 +14,13 @@ import lightning as L
 import numpy as np
 import torch
 from diffusers.training_utils import EMAModel
-from jaxtyping import UInt8
 from torch import Tensor
 
 from video.datamodule import ClipDataModule
 from video.errors import DatasetError
-from video.resizing import resize_frames
 from worldmodel.attention import Backend
 from worldmodel.blocks import Blocks, cut
+from worldmodel.contexts import Contexts, first_frames
 from worldmodel.draws import RowDraws
 from worldmodel.objective import Objective, block_losses, draw_times, finish_history
 from worldmodel.queries import BlockNoise, draw_noise, forward_dynamics
@@ -84,7 +83,7 @@ class WorldModelTraining(L.LightningModule):
         architecture: the network's sizes.
         objective: the loss.
         optimization: optimiser, schedule, averaging.
-        contexts: how many start frames the model folder stores.
+        contexts: how many start contexts the model folder stores.
         seed: of all noise and times.
     """
 
@@ -93,7 +92,7 @@ class WorldModelTraining(L.LightningModule):
         architecture: Architecture = Architecture(),  # noqa: B008 - never changed
         objective: Objective = Objective(),  # noqa: B008
         optimization: Optimization = Optimization(),  # noqa: B008
-        contexts: int = 32,
+        contexts: int = 64,
         seed: int = 0,
     ):
         super().__init__()
@@ -290,7 +289,7 @@ class WorldModelTraining(L.LightningModule):
             action_normalizer=self.data.action_normalizer,
             state_normalizer=self.data.state_normalizer,
             task_names=list(self.data.task_names),
-            contexts=start_frames(self.data, self.contexts),
+            contexts=start_contexts(self.data, self.contexts),
         )
 
     def _roll_out(self, blocks: Blocks, draws: RowDraws) -> Blocks:
@@ -332,22 +331,20 @@ class WorldModelTraining(L.LightningModule):
         return RowDraws(generator, rows, first, total, self.device)
 
 
-def start_frames(
-    data: ClipDataModule, count: int
-) -> UInt8[Tensor, "contexts views 3 height width"]:
+def start_contexts(data: ClipDataModule, count: int) -> Contexts:
     """First frames of training episodes, spread evenly over all datasets.
 
     Args:
         data: a data module that is set up.
         count: how many, at most.
     """
-    episodes = [(part, int(e)) for part in data.train_clips.parts for e in part.episodes]
+    episodes = [
+        (part.dataset, int(episode), part.cameras, bool(part.labelled[episode]))
+        for part in data.train_clips.parts
+        for episode in part.episodes
+    ]
     chosen = np.linspace(0, len(episodes) - 1, min(count, len(episodes))).round().astype(int)
-    frames = []
-    for part, episode in (episodes[index] for index in chosen):
-        views = [part.dataset.read_frames(episode, np.zeros(1, int), c) for c in part.cameras]
-        frames.append(np.concatenate([resize_frames(view, data.frame_size) for view in views]))
-    return torch.from_numpy(np.stack(frames))
+    return first_frames([episodes[row] for row in chosen], data.frame_size, data.state_dim)
 
 
 def _config(network: UWM) -> dict[str, Any]:

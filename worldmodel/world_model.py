@@ -3,7 +3,7 @@
     world_model.json        frame rate, cameras, frame size, tasks, action and state ranges
     transformer/            the network (diffusers layout: config.json and safetensors)
     autoencoder/            the frozen autoencoder, with its latent statistics
-    contexts.safetensors    a few start frames
+    contexts.safetensors    a few start contexts
 
 No pickle anywhere. `WorldModel.from_pretrained(folder)` is all a user calls.
 """
@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxtyping import Float, UInt8
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from video.autoencoder import FrameAutoencoder
 from video.errors import DatasetError
 from video.statistics import Normalizer
+from worldmodel.contexts import Contexts
 from worldmodel.uwm import UWM
 
 FORMAT = 1
@@ -40,7 +40,7 @@ class WorldModel:
         action_normalizer: the data's units to [-1, 1]; None if it never saw an action.
         state_normalizer: likewise for the robot's state.
         task_names: tasks of the training data.
-        contexts: uint8 start frames `(N, V, 3, H, W)`.
+        contexts: where imagined episodes may begin.
     """
 
     network: UWM
@@ -51,7 +51,7 @@ class WorldModel:
     action_normalizer: Normalizer | None = None
     state_normalizer: Normalizer | None = None
     task_names: list[str] = field(default_factory=list)
-    contexts: UInt8[Tensor, "contexts views 3 height width"] | None = None
+    contexts: Contexts | None = None
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, device: str = "cpu") -> "WorldModel":
@@ -75,7 +75,7 @@ class WorldModel:
             )
         contexts = None
         if (folder / "contexts.safetensors").is_file():
-            contexts = load_file(folder / "contexts.safetensors")["frames"]
+            contexts = Contexts.load(folder / "contexts.safetensors")
         network = UWM.from_pretrained(folder / "transformer", low_cpu_mem_usage=False)
         assert isinstance(network, UWM)
         nn.Module.to(network, device)
@@ -104,8 +104,7 @@ class WorldModel:
             self.network.save_pretrained(temporary / "transformer")
             self.autoencoder.save_pretrained(temporary / "autoencoder")
             if self.contexts is not None:
-                frames = {"frames": self.contexts.contiguous()}
-                save_file(frames, temporary / "contexts.safetensors")
+                self.contexts.save(temporary / "contexts.safetensors")
             (temporary / "world_model.json").write_text(json.dumps(self._json(), indent=2) + "\n")
             _replace(temporary, folder)
         except OSError as error:

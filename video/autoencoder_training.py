@@ -30,7 +30,7 @@ class AutoencoderTraining(L.LightningModule):
     noise makes the decoder forgive the small errors of a model that predicts latents.
 
     When training ends, `model/`, `evaluation.json` and `reconstructions.png` (real over decoded
-    frames of the test split) are written to the trainer's `default_root_dir`.
+    frames of the validation split) are written to the trainer's `default_root_dir`.
 
     Args:
         network: the diffusers autoencoder to train, such as `diffusers.AutoencoderTiny`.
@@ -114,9 +114,9 @@ class AutoencoderTraining(L.LightningModule):
         frames = _read_frames(data.train_clips, np.unique(spread))
         self.autoencoder.fit_statistics(frames.to(self.device))
         self.autoencoder.save_pretrained(folder / "model", half_precision=self.half_precision)
-        clips = data.test_clips or data.train_clips
+        clips = data.validation_clips or data.train_clips
         scores, pictures = evaluate(self.autoencoder, clips)
-        scores["split"] = "test" if data.test_clips is not None else "train"
+        scores["split"] = "train" if data.validation_clips is None else "validation"
         (folder / "evaluation.json").write_text(json.dumps(scores, indent=2) + "\n")
         iio.imwrite(folder / "reconstructions.png", pictures.numpy())
         rank_zero_info(

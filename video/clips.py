@@ -27,10 +27,17 @@ Clips = dict[str, Tensor]
 class Pictures(Protocol):
     """One view's frames or latents of every row, an array or something that is indexed like one."""
 
-    shape: tuple[int, ...]
-    dtype: np.dtype
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(N, C, H, W)`."""
+        ...
 
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the numbers."""
+        ...
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
         """The pictures of these rows."""
         ...
 

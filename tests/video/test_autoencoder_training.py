@@ -19,9 +19,8 @@ pytestmark = [
 def train(dataset, folder, steps: int = 40, **options) -> AutoencoderTraining:
     torch.manual_seed(0)
     training = AutoencoderTraining(tiny_autoencoder().network.train(), 4, **options)
-    data = ClipDataModule(
-        [ClipSource(str(dataset))], 1, 16, pad_start=0, in_memory=True, val_clips=16
-    )
+    source = ClipSource(str(dataset), validation_split="test")
+    data = ClipDataModule([source], 1, 16, pad_start=0, in_memory=True, clips_per_validation=16)
     trainer = L.Trainer(
         max_steps=steps,
         default_root_dir=folder,
@@ -42,7 +41,7 @@ def test_training_leaves_a_model_its_scores_and_a_picture(tiny_dataset, tmp_path
     assert saved.fingerprint == training.autoencoder.fingerprint
     scores = json.loads((tmp_path / "evaluation.json").read_text())
     assert scores["frames"] == 20  # the one episode that is held out
-    assert scores["split"] == "test"
+    assert scores["split"] == "validation"
     assert scores["latent_shape"] == [4, 8, 8]
     assert scores["psnr"] > scores["noisy_psnr"] > 10
     assert iio.imread(tmp_path / "reconstructions.png").shape == (2 * 32, 12 * 32, 3)

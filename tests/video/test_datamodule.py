@@ -9,10 +9,12 @@ import torch
 from tiny_autoencoders import tiny_autoencoder
 from torch import Tensor
 
-from video.clips import Clips
+from video.clip_sources import open_sources
+from video.clips import ClipDataset, Clips
 from video.datamodule import ClipDataModule, ClipSource
 from video.episodes import Episode, open_dataset
 from video.errors import DatasetError
+from video.splits import training_part, validation_part
 from video.writer import DatasetWriter
 
 
@@ -46,9 +48,15 @@ def assert_same(first: list[Clips], second: list[Clips], tolerance: float = 0.0)
             torch.testing.assert_close(one[name], other[name], atol=tolerance, rtol=0, msg=name)
 
 
-def write_dataset(path: Path, action_size: int, camera: str = "top", length: int = 12) -> Path:
+def write_dataset(
+    path: Path,
+    action_size: int,
+    camera: str = "top",
+    length: int = 12,
+    splits: tuple[str, ...] = ("train", "train", "validation", "test"),
+) -> Path:
     writer = DatasetWriter(path, 10.0)
-    for number, split in enumerate(("train", "train", "test")):
+    for number, split in enumerate(splits):
         frames = np.full((length, 32, 32, 3), 40 * number, np.uint8)
         actions = np.full((length, action_size), number, np.float32)
         actions[-1] = 1000  # leads out of the episode
@@ -83,7 +91,7 @@ def test_labelled_and_bare_video_in_one_batch(tiny_dataset, tiny_videos):
 def test_statistics_are_those_of_labelled_training_data(tmp_path):
     data = opened(write_dataset(tmp_path / "data", action_size=2))
     assert data.action_normalizer is not None
-    # held-out actions are 2, an action that leads out of its episode is 1000
+    # held-out actions are 2 and 3, an action that leads out of its episode is 1000
     np.testing.assert_array_equal(data.action_normalizer.low, [0, 0])
     np.testing.assert_array_equal(data.action_normalizer.high, [1, 1])
     held_out = next(iter(data.val_dataloader()))
@@ -158,17 +166,69 @@ def test_workers_and_memory_change_nothing(tiny_dataset, tiny_videos):
     )
 
 
-def test_validation_is_the_same_every_time_and_held_out(tiny_dataset, tiny_videos):
-    data = opened(tiny_dataset, tiny_videos, val_clips=20, num_workers=0)
+def test_validation_is_the_same_every_time_and_held_out(tmp_path, tiny_videos):
+    dataset = write_dataset(tmp_path / "data", 2)
+    data = opened(dataset, tiny_videos, clips_per_validation=20, num_workers=0)
     loader = data.val_dataloader()
     assert len(loader) == 3  # whole batches of 8
     batches = list(loader)
-    assert data.test_clips is not None
-    test_episode = int(open_dataset(tiny_dataset).splits["test"][0])
-    assert data.test_clips.episode_name(0) == f"{tiny_dataset}, episode {test_episode}"
+    held_out = int(open_dataset(dataset).splits["validation"][0])
+    assert used_episodes(data.validation_clips) == [f"{dataset}, episode {held_out}"]
     assert {int(episode) for batch in batches for episode in batch["episode"]} == {0}
-    assert_same(batches, list(opened(tiny_dataset, seed=5, val_clips=20).val_dataloader()))
-    assert opened(tiny_videos).val_dataloader() == []
+    again = opened(dataset, seed=5, clips_per_validation=20, num_workers=0)
+    assert_same(batches, list(again.val_dataloader()))
+
+
+def used_episodes(clips: ClipDataset | None) -> list[str]:
+    assert clips is not None
+    return [clips.episode_name(n) for n in range(sum(len(p.episodes) for p in clips.parts))]
+
+
+def test_the_test_split_is_used_for_nothing(tmp_path):
+    dataset = write_dataset(tmp_path / "data", 2)
+    data = opened(dataset)
+    used = used_episodes(data.train_clips) + used_episodes(data.validation_clips)
+    (test,) = open_dataset(dataset).splits["test"]
+    assert used == [f"{dataset}, episode {number}" for number in range(4) if number != test]
+
+
+def test_without_a_validation_split_nothing_is_validated(tiny_dataset, tiny_videos, caplog):
+    for dataset in (tiny_dataset, tiny_videos):
+        data = opened(dataset)
+        assert data.validation_clips is None
+        assert data.val_dataloader() == []
+        assert "no dataset has a split to validate on ('validation')" in caplog.text
+        caplog.clear()
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_dataset_that_is_only_validated_on(tmp_path, tiny_dataset, autoencoder, first):
+    path = write_dataset(tmp_path / "held_out", 2, splits=("validation", "validation"))
+    held_out = ClipSource(str(path), split=None, weight=7.0)
+    train = ClipSource(str(tiny_dataset), latents=str(tmp_path / "latents"))
+    sources = [held_out, train] if first else [train, held_out]
+    data = opened(*sources, autoencoder=autoencoder, encode_first=True, latents="require")
+    alone = opened(train, autoencoder=autoencoder, latents="require")
+    assert_same(first_batches(data), first_batches(alone))
+    assert data.action_normalizer is not None
+    assert alone.action_normalizer is not None
+    np.testing.assert_array_equal(data.action_normalizer.low, alone.action_normalizer.low)
+    assert data.task_names == alone.task_names == ["left", "right"]
+    assert used_episodes(data.validation_clips) == [f"{path}, episode {n}" for n in (0, 1)]
+    batch = next(iter(data.val_dataloader()))
+    assert batch["latents"].shape == (8, 5, 1, 4, 8, 8)
+    assert batch["action_mask"].any()
+
+
+def test_what_cannot_be_validated_on_is_refused(tmp_path, tiny_dataset):
+    other = str(write_dataset(tmp_path / "other", 3, splits=("validation", "train")))
+    with pytest.raises(DatasetError, match=r"squares: 2, .*other: 3.*action_free: true"):
+        opened(tiny_dataset, ClipSource(other, split=None))
+    opened(tiny_dataset, ClipSource(other, split=None, action_free=True))
+    with pytest.raises(DatasetError, match=r"no episodes in split 'validation'.*'split: null'"):
+        opened(other, ClipSource(str(tiny_dataset), split=None))
+    with pytest.raises(DatasetError, match="other is trained on"):
+        opened(ClipSource(other, split=None))
 
 
 def test_size_is_cropped_and_resized(tiny_dataset):
@@ -212,11 +272,19 @@ def test_what_cannot_be_is_refused(tiny_dataset, tmp_path, autoencoder):
         opened(tiny_dataset, encode_first=True)
     with pytest.raises(ValueError, match="in_memory is for pixels"):
         opened(tiny_dataset, in_memory=True, autoencoder=autoencoder)
-    overlapping = opened(tiny_dataset)
-    overlapping._datasets[0].splits["train"] = np.arange(4)
-    overlapping._is_set_up = False
-    with pytest.raises(DatasetError, match="1 episodes are in split 'train' and in the held-out"):
-        overlapping.setup()
+
+
+@pytest.mark.parametrize(
+    ("split", "held_out"),
+    [("train", "test"), ("train", "validation"), ("validation", "test")],
+)
+def test_splits_that_overlap_are_refused(tmp_path, split, held_out):
+    (source,) = open_sources([ClipSource(str(write_dataset(tmp_path / "data", 2)))]).sources
+    source.dataset.splits[split] = np.array([0, *source.dataset.splits[held_out]])
+    with pytest.raises(
+        DatasetError, match=f"1 episodes are in split '{split}' and in the held-out.*'{held_out}'"
+    ):
+        training_part(source, 0) if split == "train" else validation_part(source)
 
 
 def test_clips_survive_pickling(tiny_dataset, autoencoder, tmp_path):
@@ -285,8 +353,8 @@ def test_validation_where_there_is_something_held_out(tiny_dataset, tiny_videos,
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    data = opened(tiny_dataset if labelled else tiny_videos, val_clips=16, num_workers=0)
-    trainer.fit(recorder, data)
+    source = ClipSource(str(tiny_dataset if labelled else tiny_videos), validation_split="test")
+    trainer.fit(recorder, opened(source, clips_per_validation=16, num_workers=0))
     assert len(recorder.seen) == 4
     assert trainer.num_training_batches == 4
     assert recorder.validations == (2 * 2 if labelled else 0)

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderTiny
+from tiny_autoencoders import tiny_autoencoder
 
-from video.autoencoder import FrameAutoencoder
 from video.episodes import open_dataset
 from video.errors import DatasetError
 from video.statistics import Normalizer
 from worldmodel import evaluate as evaluation
+from worldmodel.contexts import Contexts
 from worldmodel.evaluate import evaluate, table
 from worldmodel.held_out import HeldOut, read_held_out
 from worldmodel.imagine import imagine
@@ -32,26 +32,23 @@ def toy_model():
     from worldmodel.uwm import UWM
 
     torch.manual_seed(0)
-    network = AutoencoderTiny(
-        in_channels=48,
-        out_channels=48,
-        encoder_block_out_channels=(16,),
-        decoder_block_out_channels=(16,),
-        num_encoder_blocks=(1,),
-        num_decoder_blocks=(1,),
-    )
     denoiser = UWM(latent_channels=4, action_dim=2, width=48, depth=1, heads=2)
     for parameter in denoiser.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     return WorldModel(
         network=denoiser.eval(),
-        autoencoder=FrameAutoencoder(network, 4, mean=[0.0] * 4, std=[0.3] * 4),
+        autoencoder=tiny_autoencoder(),
         fps=10.0,
         cameras=("top",),
         frame_size=(32, 32),
         action_normalizer=Normalizer(-np.ones(2), np.ones(2)),
         task_names=["left", "right"],
-        contexts=torch.zeros(2, 1, 3, 32, 32, dtype=torch.uint8),
+        contexts=Contexts(
+            torch.zeros(2, 1, 3, 32, 32, dtype=torch.uint8),
+            torch.ones(2, 3),
+            torch.tensor([True, False]),
+            ["push", "push"],
+        ),
     )
 
 

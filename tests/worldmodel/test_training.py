@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from tiny_autoencoders import tiny_autoencoder
 
-from video.autoencoder import FrameAutoencoder
 from video.cli import main
 from worldmodel.training import WorldModelTraining
 from worldmodel.world_model import WorldModel
@@ -32,20 +32,9 @@ class Die(L.Callback):
 
 @pytest.fixture(scope="module")
 def toy_autoencoder(tmp_path_factory, square_episodes) -> Path:
-    """Four random channels of 8x8 latents for 32x32 frames."""
-    from diffusers import AutoencoderTiny
-
-    torch.manual_seed(0)
-    network = AutoencoderTiny(
-        in_channels=48,
-        out_channels=48,
-        encoder_block_out_channels=(16,),
-        decoder_block_out_channels=(16,),
-        num_encoder_blocks=(1,),
-        num_decoder_blocks=(1,),
-    )
+    """One whose latents are of unit variance on the tiny dataset."""
     folder = tmp_path_factory.mktemp("models") / "autoencoder"
-    autoencoder = FrameAutoencoder(network, pixel_fold=4)
+    autoencoder = tiny_autoencoder()
     frames = torch.from_numpy(square_episodes[0].frames["top"]).permute(0, 3, 1, 2)
     autoencoder.fit_statistics(frames)
     autoencoder.save_pretrained(folder)
@@ -58,8 +47,9 @@ def config(tiny_dataset, toy_autoencoder, tmp_path) -> Path:
     toy = yaml.safe_load(Path("configs/uwm.yaml").read_text())
     toy["model"]["init_args"]["architecture"] |= {"width": 48, "depth": 2, "heads": 2}
     toy["model"]["init_args"]["optimization"] |= {"warmup_steps": 2}
+    dataset = {"path": str(tiny_dataset), "latents": str(tmp_path / "latents")}
     toy["data"]["init_args"] |= {
-        "datasets": [{"path": str(tiny_dataset), "latents": str(tmp_path / "latents")}],
+        "datasets": [dataset | {"validation_split": "test"}],
         "autoencoder": str(toy_autoencoder),
         "batch_size": 8,
     }
@@ -105,7 +95,7 @@ def test_a_run_ends_with_a_model_pictures_and_figures(config, tmp_path, capfd):
     assert model.cameras == ("top",)
     assert model.action_normalizer is not None
     assert model.contexts is not None
-    assert model.contexts.shape[1:] == (1, 3, 32, 32)
+    assert model.contexts.frames.shape[1:] == (1, 3, 32, 32)
 
 
 def test_the_held_out_error_falls(config, tmp_path):

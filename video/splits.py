@@ -1,0 +1,124 @@
+"""Which episodes are trained on, which validated on, and which of them show their labels.
+
+The split that is kept for the final report is used for neither; here it is only made sure of that.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from video.clip_sources import OpenSource
+from video.clips import ClipPart, labelled_rows
+from video.errors import DatasetError
+from video.statistics import Normalizer
+
+
+def training_episodes(opened: OpenSource) -> Int64[np.ndarray, " used"]:
+    """The episodes that a source is trained on.
+
+    Raises:
+        DatasetError: there are none, or some of them are held out.
+    """
+    source = opened.source
+    assert source.split is not None, f"{source.path} is never trained on"
+    return _episodes(opened, source.split, (source.validation_split, source.test_split))
+
+
+def training_part(opened: OpenSource, seed: int) -> ClipPart:
+    """What is trained on of a source, its share of labels chosen by the seed.
+
+    Raises:
+        DatasetError: no episodes, or some that are held out.
+    """
+    episodes = training_episodes(opened)
+    kept = int(np.ceil(opened.source.labels * len(episodes)))
+    shuffled = np.random.default_rng(seed).permutation(episodes)
+    return _part(opened, episodes, shuffled[:kept])
+
+
+def validation_part(opened: OpenSource) -> ClipPart | None:
+    """What is validated on of a source, with all labels; None where it is only trained on.
+
+    Raises:
+        DatasetError: some episodes are kept for the final report, or a source that is not trained
+            on has none.
+    """
+    source, dataset = opened.source, opened.dataset
+    if source.split is not None and not len(dataset.splits.get(source.validation_split, ())):
+        return None
+    episodes = _episodes(opened, source.validation_split, (source.test_split,))
+    return _part(opened, episodes, episodes)
+
+
+def fit_normalizer(
+    training: Sequence[ClipPart], validation: Sequence[ClipPart], column: str
+) -> Normalizer | None:
+    """Range of actions or state over the labelled training data of all datasets.
+
+    Args:
+        training: what to measure.
+        validation: what else must be of the same size.
+        column: "actions" or "state".
+
+    Raises:
+        DatasetError: the datasets' columns differ in size.
+    """
+    measured = [_known_values(part, column) for part in training]
+    tables = [values for values in measured if values is not None]
+    if not tables:
+        return None
+    seen = [*measured, *(_known_values(part, column) for part in validation)]
+    sizes = {
+        str(part.dataset.path): values.shape[1]
+        for part, values in zip([*training, *validation], seen, strict=True)
+        if values is not None
+    }
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{path}: {size}" for path, size in sizes.items())
+        raise DatasetError(
+            f"the datasets' {column} differ in size ({listed}), so one model cannot use them "
+            "together. Set 'action_free: true' beside the path of those to use as bare video."
+        )
+    return Normalizer.fit(np.concatenate(tables))
+
+
+def _episodes(
+    opened: OpenSource, split: str, held_out: tuple[str, ...]
+) -> Int64[np.ndarray, " used"]:
+    """Episodes of a split, none of which may be in the held-out splits of other names."""
+    dataset = opened.dataset
+    if not len(dataset.splits.get(split, ())):
+        raise DatasetError(
+            f"{dataset.path} has no episodes in split {split!r}; there are "
+            f"{ {name: len(episodes) for name, episodes in dataset.splits.items()} }. "
+            "Name one of them as 'split' beside the dataset's path, or as 'validation_split' with "
+            "'split: null' if it is only validated on."
+        )
+    episodes = np.asarray(dataset.splits[split], np.int64)
+    for other in held_out:
+        shared = np.intersect1d(episodes, dataset.splits.get(other, ()))
+        if other != split and len(shared):
+            raise DatasetError(
+                f"{dataset.path}: {len(shared)} episodes are in split {split!r} and in the "
+                f"held-out split {other!r}. Using them for both would spoil every evaluation. "
+                "Name other splits beside the dataset's path."
+            )
+    return episodes
+
+
+def _part(opened: OpenSource, episodes: np.ndarray, shown: np.ndarray) -> ClipPart:
+    """Episodes of a source, some of which show their labels."""
+    labelled = np.zeros(len(opened.dataset.lengths), bool)
+    if not opened.source.action_free:
+        labelled[shown] = True
+    return ClipPart(opened.dataset, episodes, labelled, opened.cameras)
+
+
+def _known_values(part: ClipPart, column: str) -> Float32[np.ndarray, "known size"] | None:
+    """Labelled rows of a column, None where there are none."""
+    known = labelled_rows(part, column)
+    if column == "actions":
+        # the action of an episode's last frame leads out of it, and is often padding
+        known[part.dataset.starts + part.dataset.lengths - 1] = False
+    return part.dataset.columns[column][known] if known.any() else None

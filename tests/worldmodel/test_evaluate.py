@@ -91,7 +91,7 @@ def test_a_model_that_cannot_be_written_leaves_the_old_one(toy_model, folder, mo
         raise OSError(28, "No space left on device")
 
     before = (folder / "world_model.json").read_text()
-    monkeypatch.setattr("worldmodel.world_model.save_file", full)
+    monkeypatch.setattr("worldmodel.contexts.save_file", full)
     with pytest.raises(DatasetError, match="No space left on device"):
         toy_model.save_pretrained(folder)
     assert (folder / "world_model.json").read_text() == before

@@ -17,6 +17,9 @@ from jsonargparse import ArgumentParser, auto_cli
 
 from video.errors import DatasetError
 
+READER_LEFT = 141
+"""Exit code of a command that stops because nobody reads its output, as shells count SIGPIPE."""
+
 # Lines of jsonargparse's messages that say nothing to somebody who mistyped an option.
 _EMPTY_LINES = (
     "Does not validate against any of the Union subtypes",
@@ -76,7 +79,7 @@ def run_commands(
 
     Raises:
         SystemExit: with code 1 after a readable message where the data cannot be used, with code 2
-            where the command line cannot be understood.
+            where the command line cannot be understood, 141 where nobody reads what it prints.
     """
     words = list(sys.argv[1:] if args is None else args)
     by_name = {_name(command): command for command in commands}
@@ -94,18 +97,38 @@ def run_commands(
 def explained(*kinds: type[Exception]) -> Iterator[None]:
     """Turn errors that the user can mend into one readable message and exit code 1.
 
+    Where nobody reads the output any more, as behind `| head`, it ends without a message.
+
     Args:
         kinds: the exceptions to explain; DatasetError and OSError by default.
+
+    Raises:
+        SystemExit: with code 1 after a message, 141 where the reader left before the end.
     """
     kinds = kinds or (DatasetError, OSError)
     try:
         yield
     except kinds as error:
+        if isinstance(error, BrokenPipeError) and _reader_left("\n"):
+            raise SystemExit(READER_LEFT) from error
         if _debugging():
             raise
         name = "DatasetError" if isinstance(error, DatasetError) else "error"
         print(f"{name}: {shortened(_without_worker_traceback(str(error)))}", file=sys.stderr)
         raise SystemExit(1) from error
+    finally:
+        _reader_left()  # Python itself would complain, at its end, of what it could not write
+
+
+def _reader_left(last_words: str = "") -> bool:
+    """Write all that is still buffered; if nobody reads it, let all further output vanish, too."""
+    try:
+        sys.stdout.write(last_words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _debugging() -> bool:

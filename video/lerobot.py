@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from video.errors import DatasetError
+from video.frame_numbers import checked_frames
 from video.lerobot_format import COLUMNS
 from video.lerobot_metadata import DatasetInfo, EpisodeRow, read_episode_rows, read_info
 from video.video_file import outline, read_video, video_header
@@ -90,13 +91,8 @@ class LeRobotDataset:
             DatasetError: no such camera, or the file is damaged there; the text names it.
         """
         self._check_camera(camera)
-        indices = np.asarray(indices, dtype=np.int64)
-        length = int(self.lengths[episode])
-        if len(indices) and not (indices.min() >= 0 and indices.max() < length):
-            raise IndexError(
-                f"{self.path}, episode {episode} has frames 0 to {length - 1}; "
-                f"{indices.min()} to {indices.max()} were asked for."
-            )
+        name = f"{self.path}, episode {episode}"
+        indices = checked_frames(indices, int(self.lengths[episode]), name)
         feature = self._features[camera]
         if feature in self._video_features:
             file, first = self._videos[episode][feature]

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from video.errors import DatasetError
+from video.frame_numbers import checked_frames
 from video.mp4_header import VideoHeader
 from video.video_file import outline, read_video, video_header
 
@@ -96,13 +97,8 @@ class VideoFolder:
             DatasetError: no such camera, or the file is damaged there; the text names it.
         """
         self._check_camera(camera)
-        indices = np.asarray(indices, dtype=np.int64)
-        length = int(self.lengths[episode])
-        if len(indices) and not (indices.min() >= 0 and indices.max() < length):
-            raise IndexError(
-                f"{self._files[episode]} has frames 0 to {length - 1} at {self.fps:g} fps; "
-                f"{indices.min()} to {indices.max()} were asked for."
-            )
+        name = f"{self._files[episode]} at {self.fps:g} fps"
+        indices = checked_frames(indices, int(self.lengths[episode]), name)
         nearest = np.floor(indices * self._file_fps[episode] / self.fps + 0.5).astype(np.int64)
         last = self._file_frames[episode] - 1
         return read_video(self._files[episode], np.minimum(nearest, last))

@@ -1,3 +1,5 @@
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Literal
@@ -124,6 +126,52 @@ def test_of_a_data_loader_workers_error_only_the_message_is_left(capsys):
         run_commands([load], "python -m toy", ["load"])
     error = capsys.readouterr().err
     assert error == "DatasetError: data/a.mp4 is truncated.\nRecord it again.\n"
+
+
+TALKS = """
+import sys
+from video.front_door import run_commands
+
+def talk(lines: int) -> None:
+    for line in range(lines):
+        print("line", line)
+
+run_commands([talk], "python -m toy", sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "unbuffered", "code"),
+    [
+        (["talk", "1"], "", 0),  # all is done before it turns out that nobody reads
+        (["talk", "1"], "1", 141),
+        (["talk", "100000"], "", 141),
+        (["talk", "--help"], "", 0),
+        (["talk", "--help"], "1", 0),
+    ],
+)
+def test_it_ends_quietly_where_nobody_reads(words, unbuffered, code):
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-c", TALKS, *words]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()  # like `| true`
+        assert process.stderr.read() == b""
+    assert process.returncode == code
+
+
+def test_another_broken_pipe_is_an_error(capsys):
+    def write() -> None:
+        """Write to a worker that is gone."""
+        raise BrokenPipeError("a worker is gone")
+
+    with pytest.raises(SystemExit) as end:
+        run_commands([write], "python -m toy", ["write"])
+    assert end.value.code == 1
+    assert capsys.readouterr().err == "error: a worker is gone\n"
 
 
 def test_only_what_helps_is_left_of_a_long_message():

@@ -140,7 +140,7 @@ def test_nothing_usable_is_an_error(tmp_path):
 
 def test_wrong_questions(tiny_videos):
     dataset = open_dataset(tiny_videos)
-    with pytest.raises(IndexError, match=r"10\.mp4 has frames 0 to 19 at 10 fps; 3 to 20"):
+    with pytest.raises(IndexError, match=r"10\.mp4 at 10 fps has frames 0 to 19; 3 to 20"):
         dataset.read_frames(0, np.array([3, 20]), "video")
     with pytest.raises(DatasetError, match="no camera 'top'; it has 'video'"):
         dataset.frame_shape("top")

@@ -6,6 +6,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+import yaml
 from tiny_autoencoders import tiny_autoencoder
 from torch import Tensor
 
@@ -190,6 +191,20 @@ def test_the_test_split_is_used_for_nothing(tmp_path):
     used = used_episodes(data.train_clips) + used_episodes(data.validation_clips)
     (test,) = open_dataset(dataset).splits["test"]
     assert used == [f"{dataset}, episode {number}" for number in range(4) if number != test]
+
+
+@pytest.mark.parametrize("config", ["uwm", "autoencoder"])
+def test_the_default_datasets_test_split_is_used_for_nothing(config, monkeypatch):
+    root = Path(__file__).parents[2]
+    data = yaml.safe_load((root / "configs" / f"{config}.yaml").read_text())["data"]["init_args"]
+    monkeypatch.chdir(root)
+    sources = open_sources([ClipSource(**source) for source in data["datasets"]]).sources
+    default = sources[0]
+    used = [training_part(source, 0) for source in sources if source.source.split is not None]
+    validated = [part for part in map(validation_part, sources) if part is not None]
+    assert [part.dataset.path.name for part in validated] == ["metaworld_validation"]
+    assert len(default.dataset.splits["test"]) == 72
+    assert not set(default.dataset.splits["test"]) & set(used[0].episodes)
 
 
 def test_without_a_validation_split_nothing_is_validated(tiny_dataset, tiny_videos, caplog):

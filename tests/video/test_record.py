@@ -19,6 +19,7 @@ from video.bare_videos import BareVideoWriter
 from video.episodes import Episode, open_dataset
 from video.errors import DatasetError
 from video.front_door import run_commands
+from video.info import describe
 from video.record import record
 from video.simulators.policies import Random
 from video.simulators.recipe import Source, task_name
@@ -350,6 +351,37 @@ def test_the_default_recipe_is_what_it_says():
             counts.update({(env, split): n for split, n in source["episodes"].items()})
     assert set(counts.values()) == {180, 24}
     assert len(counts) == 6
+
+
+def test_no_two_recordings_share_a_seed():
+    used: list[int] = []
+    for name in ("record", "record_videos", "record_validation"):
+        recipe = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+        first = recipe.get("seed", 0)
+        counts = [
+            len(source.get("env", recipe["env"])) * total(source["episodes"])
+            for source in recipe["sources"]
+        ]
+        used += range(first, first + sum(counts))
+    assert len(used) == 612 + 60 + 60
+    assert len(set(used)) == len(used)
+
+
+def total(episodes: int | dict[str, int]) -> int:
+    return episodes if isinstance(episodes, int) else sum(episodes.values())
+
+
+def test_the_validation_recording_is_like_the_default_one():
+    default, validation = (
+        describe(open_dataset(CONFIGS.parent / "video" / "datasets" / name))
+        for name in ("metaworld", "metaworld_validation")
+    )
+    for name in ("fps", "cameras", "columns", "longest", "labelled"):
+        assert validation[name] == default[name], name
+    assert validation["splits"] == {"validation": 60}
+    assert {counts["episodes"] for counts in validation["tasks"].values()} == {20}
+    assert validation["tasks"].keys() == default["tasks"].keys()
+    assert validation["success_rate"] == pytest.approx(default["success_rate"], abs=0.05)
 
 
 @pytest.mark.simulator

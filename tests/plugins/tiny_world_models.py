@@ -61,7 +61,7 @@ def tiny_world_model(
 
 
 def _make_actions_matter(network: UWM) -> None:
-    """Give the layers that start at zero random weights, and let actions speak louder than noise."""
+    """Random weights for the layers that start at zero; actions speak louder than noise."""
     for parameter in network.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.1)

@@ -8,6 +8,7 @@ import torch
 from counting_envs import CountingEnv, counting_envs
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from tiny_world_models import rising, tiny_world_model
 
 pytest.importorskip("stable_baselines3")
 
@@ -16,6 +17,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 
+import worldmodel  # noqa: F401 (registers the environment)
 from worldmodel.adapters.stable_baselines import StableBaselinesVecEnv, unpack
 
 SAME_STEP = AutoresetMode.SAME_STEP
@@ -161,6 +163,17 @@ def test_pictures_side_by_side():
     assert envs.metadata["render_fps"] == 7, "VecVideoRecorder asks for it"
 
 
+def test_records_a_video(tmp_path, capsys):
+    pytest.importorskip("moviepy")
+    from stable_baselines3.common.vec_env import VecVideoRecorder
+
+    envs = VecVideoRecorder(adapted(4), str(tmp_path), lambda step: step == 0, video_length=3)
+    envs.reset()
+    for _ in range(4):
+        envs.step(actions(envs))
+    assert [path.suffix for path in tmp_path.iterdir()] == [".mp4"]
+
+
 def test_no_pictures_without_a_render_mode():
     envs = StableBaselinesVecEnv(cartpoles(2))
     envs.reset()
@@ -236,6 +249,70 @@ def test_learns_to_balance_a_pole():
     agent.learn(8_000)
     after, _ = evaluate_policy(agent, envs, n_eval_episodes=8, deterministic=False)
     assert after > 100 > 3 * before
+
+
+def test_learns_in_the_imagined_environment():
+    envs = VecMonitor(StableBaselinesVecEnv(imagined(16)))
+    agent = PPO(
+        "MlpPolicy",
+        envs,
+        n_steps=32,
+        batch_size=128,
+        gamma=0.95,
+        gae_lambda=0.9,
+        learning_rate=3e-3,
+        seed=0,
+    )
+    before, _ = evaluate_policy(agent, envs, 64, deterministic=False, return_episode_rewards=True)
+    agent.learn(16 * 32 * 12)
+    after, _ = evaluate_policy(agent, envs, 64, deterministic=False, return_episode_rewards=True)
+    noise = np.std(before) / np.sqrt(len(before))
+    assert np.mean(after) > np.mean(before) + 8 * noise
+
+
+def imagined(num_envs, **options):
+    return gymnasium.make_vec(
+        "worldmodel/Imagined-v0",
+        num_envs=num_envs,
+        vectorization_mode="vector_entry_point",
+        checkpoint=tiny_world_model(),
+        horizon=8,
+        reward=rising,
+        autoreset_mode="same_step",
+        **options,
+    )
+
+
+def test_the_end_of_an_imagined_episode():
+    envs = StableBaselinesVecEnv(imagined(3))
+    envs.reset()
+    for _ in range(7):
+        *_, infos = envs.step(np.zeros((3, 2), np.float32))
+    assert not any("terminal_observation" in info for info in infos)
+    start, _, dones, infos = envs.step(np.zeros((3, 2), np.float32))
+    assert dones.all()
+    for i, info in enumerate(infos):
+        assert info["TimeLimit.truncated"]
+        assert info["elapsed_steps"] == 8
+        assert info["terminal_observation"].shape == start[i].shape
+        assert not np.array_equal(info["terminal_observation"], start[i])
+
+
+def test_imagined_pixels_and_state_are_observations_of_stable_baselines():
+    envs = StableBaselinesVecEnv(imagined(2, obs_type="pixels", state=True))
+    PPO("MultiInputPolicy", envs, n_steps=10, batch_size=20, n_epochs=1).learn(20)
+
+
+def test_imagined_chunks_are_actions_of_stable_baselines():
+    envs = StableBaselinesVecEnv(imagined(2, chunk=4))
+    assert envs.action_space.shape == (4, 2)
+    PPO("MlpPolicy", envs, n_steps=10, batch_size=20, n_epochs=1).learn(20)
+
+
+def test_imagined_pictures():
+    envs = StableBaselinesVecEnv(imagined(4, render_mode="rgb_array"))
+    envs.reset()
+    assert envs.render("rgb_array").shape == (64, 64, 3)
 
 
 def test_says_how_to_get_the_library():

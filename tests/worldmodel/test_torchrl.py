@@ -9,6 +9,7 @@ import torch
 from counting_envs import counting_envs
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
 from gymnasium.vector import AutoresetMode
+from tiny_world_models import rising, tiny_world_model
 
 pytest.importorskip("torchrl")
 
@@ -19,6 +20,7 @@ from torchrl.modules import ProbabilisticActor, ValueOperator
 from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
 
+import worldmodel  # noqa: F401 (registers the environment)
 from worldmodel.adapters.torchrl import TorchRLEnv, spec_of
 
 with warnings.catch_warnings():  # torchrl 0.14 warns of itself while it is imported
@@ -196,6 +198,50 @@ def test_learns_from_what_a_collector_brings():
     losses = ClipPPOLoss(actor, critic)(batch)
     sum(losses[key] for key in ("loss_objective", "loss_critic")).backward()
     assert layer.weight.grad.abs().sum() > 0
+    collector.shutdown()
+
+
+def imagined(num_envs=3, info_keys=(), **options):
+    envs = gymnasium.make_vec(
+        "worldmodel/Imagined-v0",
+        num_envs=num_envs,
+        vectorization_mode="vector_entry_point",
+        checkpoint=tiny_world_model(),
+        horizon=6,
+        reward=rising,
+        autoreset_mode="disabled",
+        **options,
+    )
+    return TorchRLEnv(envs, info_keys)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"state": True},
+        {"obs_type": "pixels"},
+        {"chunk": 2, "info_keys": ("success", "elapsed_steps")},
+    ],
+)
+def test_the_imagined_environment_has_true_specs(options):
+    check_env_specs(imagined(**options), break_when_any_done="both", seed=0)
+
+
+def test_a_collector_sees_imagined_episodes_to_their_end():
+    env = imagined(info_keys=("elapsed_steps",))
+    policy = TensorDictModule(
+        lambda observation: torch.zeros(len(observation), 2), ["observation"], ["action"]
+    )
+    collector = collector_of(env, policy, 3 * 12, 3 * 12)
+    frames = next(iter(collector)).clone()
+    steps = torch.arange(12).expand(3, 12)
+    assert torch.equal(frames["next", "elapsed_steps"][..., 0], steps % 6 + 1.0)
+    assert torch.equal(frames["next", "truncated"][..., 0], steps % 6 == 5)
+    same = (frames["next", "observation"][:, :-1] == frames["observation"][:, 1:]).flatten(2).all(2)
+    assert torch.equal(same, steps[:, :-1] % 6 != 5), "one goes on from what it reached"
+    moved = (frames["next", "observation"] != frames["observation"]).flatten(2).any(2)
+    assert moved.all()
     collector.shutdown()
 
 

@@ -52,10 +52,6 @@ class StableBaselinesVecEnv(VecEnv):
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
         self.metadata = env.metadata
 
-    def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        """Seed the next reset: environment i gets `seed + i`; None draws a seed."""
-        return super().seed(seed)
-
     def set_options(self, options: list[dict] | dict | None = None) -> None:
         """Options of the next reset, in gymnasium's form: one dict for the whole batch.
 

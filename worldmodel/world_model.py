@@ -4,6 +4,7 @@
     transformer/            the network (diffusers layout: config.json and safetensors)
     autoencoder/            the frozen autoencoder, with its latent statistics
     contexts.safetensors    a few start contexts
+    heads/                  what judges imagined frames, once `configs/reward.yaml` trained it
 
 No pickle anywhere. `WorldModel.from_pretrained(folder)` is all a user calls.
 """
@@ -21,10 +22,14 @@ from video.autoencoder import FrameAutoencoder
 from video.errors import DatasetError
 from video.statistics import Normalizer
 from worldmodel.contexts import Contexts
+from worldmodel.heads import FrameHeads
 from worldmodel.uwm import UWM
 
 FORMAT = 1
 """Version of the folder's layout."""
+
+HEADS = "heads"
+"""The heads' folder within the model's."""
 
 
 @dataclass
@@ -41,6 +46,7 @@ class WorldModel:
         state_normalizer: likewise for the robot's state.
         task_names: tasks of the training data.
         contexts: where imagined episodes may begin.
+        heads: what judges imagined frames; None until they are trained.
     """
 
     network: UWM
@@ -52,6 +58,7 @@ class WorldModel:
     state_normalizer: Normalizer | None = None
     task_names: list[str] = field(default_factory=list)
     contexts: Contexts | None = None
+    heads: FrameHeads | None = None
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, device: str = "cpu") -> "WorldModel":
@@ -76,6 +83,11 @@ class WorldModel:
         contexts = None
         if (folder / "contexts.safetensors").is_file():
             contexts = Contexts.load(folder / "contexts.safetensors")
+        heads = None
+        if (folder / HEADS).is_dir():
+            heads = FrameHeads.from_pretrained(folder / HEADS, low_cpu_mem_usage=False)
+            assert isinstance(heads, FrameHeads)
+            nn.Module.to(heads, device).eval().requires_grad_(False)
         network = UWM.from_pretrained(folder / "transformer", low_cpu_mem_usage=False)
         assert isinstance(network, UWM)
         nn.Module.to(network, device)
@@ -89,6 +101,7 @@ class WorldModel:
             state_normalizer=_read_normalizer(saved["state"]),
             task_names=saved["tasks"],
             contexts=contexts,
+            heads=heads,
         )
 
     def save_pretrained(self, folder: Path | str) -> None:
@@ -105,12 +118,37 @@ class WorldModel:
             self.autoencoder.save_pretrained(temporary / "autoencoder")
             if self.contexts is not None:
                 self.contexts.save(temporary / "contexts.safetensors")
+            if self.heads is not None:
+                self.heads.save_pretrained(temporary / HEADS)
             (temporary / "world_model.json").write_text(json.dumps(self._json(), indent=2) + "\n")
             _replace(temporary, folder)
         except OSError as error:
             raise DatasetError(
                 f"{folder}: the model could not be written ({error}). Free space or choose another "
                 "folder; an earlier model there is untouched."
+            ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def save_heads(self, folder: Path | str) -> None:
+        """Put the heads into a model folder that is already there, and leave the rest of it alone.
+
+        Raises:
+            DatasetError: the folder is no world model, or the disk does not take the heads; those
+                that stood there before are untouched.
+        """
+        folder = Path(folder)
+        assert self.heads is not None, "no heads to save"
+        if not (folder / "world_model.json").is_file():
+            raise DatasetError(f"{folder} is no world model, so it cannot be given heads.")
+        temporary = folder / f".{HEADS}.{os.getpid()}"
+        try:
+            self.heads.save_pretrained(temporary)
+            _replace(temporary, folder / HEADS)
+        except OSError as error:
+            raise DatasetError(
+                f"{folder / HEADS}: the heads could not be written ({error}). Free space; earlier "
+                "heads there are untouched."
             ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -7,6 +7,7 @@ from torch import nn
 
 from video.statistics import Normalizer
 from worldmodel.contexts import Contexts
+from worldmodel.heads import FrameHeads
 from worldmodel.imagination import ImaginedStep
 from worldmodel.rewards import Verdict
 from worldmodel.uwm import TIME_CHANNELS, UWM
@@ -20,7 +21,11 @@ TASKS = ["left", "right", "left", "right", "right"]
 
 
 def tiny_world_model(
-    seed: int = 0, views: int = 1, block_frames: int = 4, history_blocks: int = 0
+    seed: int = 0,
+    views: int = 1,
+    block_frames: int = 4,
+    history_blocks: int = 0,
+    heads: bool = True,
 ) -> WorldModel:
     """32x32 frames, 4x8x8 latents, two action dimensions, a robot state of three.
 
@@ -39,6 +44,10 @@ def tiny_world_model(
         history_blocks=history_blocks,
     )
     _make_actions_matter(network)
+    judges = FrameHeads(
+        width=32, frames=block_frames, state_dim=3, views=views, channels=16, pools=2, hidden=16
+    )
+    _make_success_rare(judges)
     generator = torch.Generator().manual_seed(seed)
     count = len(TASKS)
     contexts = Contexts(
@@ -57,6 +66,7 @@ def tiny_world_model(
         state_normalizer=Normalizer(-np.ones(3), np.ones(3)),
         task_names=sorted(set(TASKS)),
         contexts=contexts,
+        heads=judges.eval().requires_grad_(False) if heads else None,
     )
 
 
@@ -70,6 +80,13 @@ def _make_actions_matter(network: UWM) -> None:
         network.embed_video.weight[:, -noisy:] *= 0.1
         network.embed_action.weight[:, : network.action_dim] *= 10
         network.embed_condition[0].weight[:, TIME_CHANNELS:] *= 10
+
+
+def _make_success_rare(judges: FrameHeads) -> None:
+    """Judgements that differ from frame to frame; about one in ten is a success."""
+    with torch.no_grad():
+        judges.outer *= 50
+        judges.outer_bias[..., 1] = -1.5
 
 
 def rising(step: ImaginedStep) -> Verdict:

@@ -15,7 +15,14 @@ pytest.importorskip("stable_baselines3")
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    VecMonitor,
+    VecNormalize,
+    VecTransposeImage,
+    VecVideoRecorder,
+)
 
 import worldmodel  # noqa: F401 (registers the environment)
 from worldmodel.adapters.stable_baselines import StableBaselinesVecEnv, unpack
@@ -165,8 +172,6 @@ def test_pictures_side_by_side():
 
 def test_records_a_video(tmp_path, capsys):
     pytest.importorskip("moviepy")
-    from stable_baselines3.common.vec_env import VecVideoRecorder
-
     envs = VecVideoRecorder(adapted(4), str(tmp_path), lambda step: step == 0, video_length=3)
     envs.reset()
     for _ in range(4):
@@ -298,9 +303,15 @@ def test_the_end_of_an_imagined_episode():
         assert not np.array_equal(info["terminal_observation"], start[i])
 
 
-def test_imagined_pixels_and_state_are_observations_of_stable_baselines():
-    envs = StableBaselinesVecEnv(imagined(2, obs_type="pixels", state=True))
+def test_learns_from_imagined_latents_and_the_robots_state():
+    envs = StableBaselinesVecEnv(imagined(2, state=True))
     PPO("MultiInputPolicy", envs, n_steps=10, batch_size=20, n_epochs=1).learn(20)
+
+
+def test_imagined_pixels_are_images_of_stable_baselines():
+    envs = StableBaselinesVecEnv(imagined(2, obs_type="pixels"))
+    assert is_image_space(envs.observation_space)
+    assert VecTransposeImage(envs).reset().shape == (2, 3, 32, 32)
 
 
 def test_imagined_chunks_are_actions_of_stable_baselines():

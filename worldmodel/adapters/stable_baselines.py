@@ -114,7 +114,7 @@ class StableBaselinesVecEnv(VecEnv):
         return [np.asarray(frame) for frame in frames]
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """An attribute of the environment or of the innermost wrapper's inside, once an index.
+        """An attribute of the outermost wrapper that has it, or of the environment, once an index.
 
         Raises:
             AttributeError: none of them has it.

@@ -4,5 +4,10 @@ from video.front_door import run_commands
 
 if __name__ == "__main__":
     run_commands(
-        ["worldmodel.imagine.imagine", "worldmodel.evaluate.evaluate"], "python -m worldmodel"
+        [
+            "worldmodel.imagine.imagine",
+            "worldmodel.evaluate.evaluate",
+            "worldmodel.evaluate_heads.evaluate_heads",
+        ],
+        "python -m worldmodel",
     )

@@ -54,8 +54,8 @@ class Contexts:
             known = " with a known robot state" if with_state else ""
             raise DatasetError(
                 f"no start context{known} of the tasks {tasks}; there are {sorted(set(self.tasks))}"
-                f" ({int(self.state_mask.sum())} of {len(self)} contexts have a state). Choose other"
-                " tasks, or pass `contexts`, a dataset to start from."
+                f", and {int(self.state_mask.sum())} of {len(self)} contexts have a state. Choose "
+                "other tasks, or pass `contexts`, a dataset to start from."
             )
         return Contexts(
             self.frames[rows],
@@ -88,8 +88,12 @@ class Contexts:
                     "states. Train the model again, or delete the file and start imagined "
                     "episodes from a dataset."
                 )
-            names = ("frames", "state", "state_mask")
-            return cls(*(file.get_tensor(name) for name in names), json.loads(tasks))
+            return cls(
+                frames=file.get_tensor("frames"),
+                state=file.get_tensor("state"),
+                state_mask=file.get_tensor("state_mask"),
+                tasks=json.loads(tasks),
+            )
 
 
 def first_frames(

@@ -132,7 +132,6 @@ def _empty_past(network: UWM, anchor: Tensor) -> Cache:
     """Room for the memory of a row that has none yet."""
     _, _, views, _, height, width = anchor.shape
     tokens = views * (height // network.patch) * (width // network.patch) + network.block_frames
-    room = anchor.new_zeros(
-        len(anchor), network.heads, network.history_blocks * tokens, network.head_width
-    )
+    shape = (len(anchor), network.heads, network.history_blocks * tokens, network.head_width)
+    room = torch.zeros(shape, dtype=network.dtype, device=anchor.device)
     return [LayerCache(room, room) for _ in network.transformer.layers]

@@ -17,12 +17,12 @@ Value = TypeVar("Value")
 
 def take(value: Value, rows: Int64[Tensor, " chosen"]) -> Value:
     """Some rows, any of them more than once: a copy."""
-    return _map(lambda own: own[rows], value)
+    return _map(lambda own: own[rows.to(own.device)], value)
 
 
 def put(value: Value, rows: Int64[Tensor, " chosen"], other: Value) -> Value:
     """A copy with some rows replaced by those of `other`, in the order of `rows`."""
-    return _map(lambda own, new: own.index_copy(0, rows, new.to(own)), value, other)
+    return _map(lambda own, new: own.index_copy(0, rows.to(own.device), new.to(own)), value, other)
 
 
 def choose(mask: Bool[Tensor, " rows"], yes: Value, no: Value) -> Value:

@@ -152,16 +152,19 @@ class UWM(ModelMixin, ConfigMixin):
         )
         view_embedding = self.embed_view.weight[:views, None, None]
         grid = patches.shape[2:5]
-        video = (self.embed_video(patches) + view_embedding.to(patches.dtype)).flatten(2, 4)
+        own = self.embed_video.weight.dtype  # that of the arithmetic, but for autocast
+        video = self.embed_video(patches.to(own)) + view_embedding
+        video = video.flatten(2, 4)
         video_tokens = video.shape[2]
 
-        times = _time_features(action_time)
-        tokens = torch.cat((video, self.embed_action(torch.cat((actions, times), -1))), dim=2)
+        timed_actions = torch.cat((actions, _time_features(action_time)), dim=-1)
+        tokens = torch.cat((video, self.embed_action(timed_actions.to(own))), dim=2)
 
         # what is absent is noise, which has no business in the modulation: weigh by 1 - tau
         known = (1 - action_time)[..., None]
         hints = torch.cat((actions * known, known), dim=-1).flatten(2)
-        condition = self.embed_condition(torch.cat((_time_features(latent_time), hints), dim=-1))
+        given = torch.cat((_time_features(latent_time), hints), dim=-1)
+        condition = self.embed_condition(given.to(own))
 
         blocks, size = tokens.shape[1], tokens.shape[2]
         finished = past[0].keys.shape[2] // size if past else 0
@@ -170,8 +173,8 @@ class UWM(ModelMixin, ConfigMixin):
         if blocks > 1:
             mask = block_causal_mask(blocks, size, self.history_blocks, tokens.device)
         elif past and past_mask is not None:
-            own = past_mask.new_ones(len(tokens), size)
-            mask = torch.cat((past_mask, own), dim=1)[:, None, None]
+            present = past_mask.new_ones(len(tokens), size)
+            mask = torch.cat((past_mask, present), dim=1)[:, None, None]
         tokens, cache = self.transformer(tokens, condition, rotation, mask, past)
 
         residual = rearrange(

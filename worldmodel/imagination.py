@@ -1,0 +1,188 @@
+"""The imagined environment without its gymnasium: states, actions, and what is seen of a step.
+
+A batch of imagined episodes is a value (`ImaginedState`), a step a function of it and the actions.
+Nothing is decoded here, nothing waits for the host, and no gradient reaches the world model.
+`environment.py` wraps this for gymnasium.
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor, nn
+
+from worldmodel.heads import FrameHeads, FrameOutputs
+from worldmodel.rollout import advance
+from worldmodel.rollout_state import RolloutState, start
+from worldmodel.rows import put
+from worldmodel.uwm import UWM
+from worldmodel.world_model import WorldModel
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass
+class ImaginedState:
+    """Where N imagined episodes stand.
+
+    Attributes:
+        rollout: the world model's part.
+        frame: the latest frame.
+        robot: the robot's state there, normalised; S = 0 where the model does not know it.
+        elapsed: steps (actions) since the episode's start.
+    """
+
+    rollout: RolloutState
+    frame: Float[Tensor, "rows views channels height width"]
+    robot: Float[Tensor, "rows state_dim"]
+    elapsed: Int64[Tensor, " rows"]
+
+
+@dataclass
+class ImaginedStep:
+    """What a chunk of c actions led to: all that a reward may depend on.
+
+    Attributes:
+        model: the world model, to encode a goal or decode a frame with.
+        previous: the frames before the chunk.
+        frames: those that it led to.
+        actions: in the data's units.
+        elapsed: steps since the episode's start, before the chunk.
+        outputs: what the model's heads say of each frame; None for a model without.
+    """
+
+    model: WorldModel
+    previous: Float[Tensor, "rows views channels height width"]
+    frames: Float[Tensor, "rows chunk views channels height width"]
+    actions: Float[Tensor, "rows chunk action_dim"]
+    elapsed: Int64[Tensor, " rows"]
+    outputs: FrameOutputs | None
+
+    def pixels(self) -> UInt8[Tensor, "rows chunk views 3 height width"]:
+        """The frames, decoded. Slow: most of a step's time goes there if this is asked for."""
+        return self.model.decode(self.frames)
+
+
+class Imagination:
+    """A frozen world model as a step function over batches of episodes.
+
+    Args:
+        model: the world model.
+        chunk: actions, and frames, of a step; a divisor of the model's block.
+        steps: sampler steps.
+        dtype: of the network's arithmetic; everything that comes out is float32.
+        compile: compile the network (`torch.compile`).
+
+    Raises:
+        ValueError: a chunk that does not divide the block, or a model that never saw an action.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        chunk: int = 1,
+        steps: int = 1,
+        dtype: Precision = "float32",
+        compile: bool = False,
+    ):
+        size = model.network.block_frames
+        if chunk < 1 or size % chunk:
+            raise ValueError(f"chunk={chunk} does not divide the model's block of {size} frames")
+        if steps < 1:
+            raise ValueError(f"steps={steps}: the sampler needs at least one step")
+        if model.action_normalizer is None:
+            raise ValueError(
+                "this world model was trained without any actions, so it cannot be acted in. Train "
+                "it on at least one labelled dataset."
+            )
+        self.model = model
+        self.chunk = chunk
+        self.steps = steps
+        self.dtype = getattr(torch, dtype)
+        self.network: UWM = _in_precision(model.network, self.dtype)
+        self.heads: FrameHeads | None = None
+        if model.heads is not None:
+            self.heads = _in_precision(model.heads, self.dtype)
+        if compile:
+            self.network.compile()
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything is."""
+        return self.network.device
+
+    @property
+    def state_dim(self) -> int:
+        """Dimensions of the robot's state that the heads predict, 0 for none."""
+        return self.heads.state_dim if self.heads is not None else 0
+
+    @torch.inference_mode()
+    def start(
+        self,
+        context: Float[Tensor, "rows frames views channels height width"],
+        seed: Int64[Tensor, " rows"],
+        robot: Float[Tensor, "rows state_dim"] | None = None,
+    ) -> ImaginedState:
+        """Begin episodes behind encoded context frames.
+
+        Args:
+            context: latents of at least one real frame.
+            seed: of each episode's noise.
+            robot: the robot's normalised state in the last of them; None: unknown, 0.
+        """
+        context, rows = context.to(self.device), len(context)
+        if robot is None:
+            robot = torch.zeros(rows, self.state_dim)
+        return ImaginedState(
+            rollout=start(self.network, context.float(), seed, self.chunk),
+            frame=context[:, -1].float(),
+            robot=robot.to(self.device),
+            elapsed=torch.zeros(rows, dtype=torch.long, device=self.device),
+        )
+
+    @torch.inference_mode()
+    def step(
+        self, state: ImaginedState, actions: Float[Tensor, "rows chunk action_dim"]
+    ) -> tuple[ImaginedStep, ImaginedState]:
+        """Take a chunk of actions, in the data's units, in every episode."""
+        normalizer = self.model.action_normalizer
+        assert normalizer is not None
+        given = actions.to(self.device, torch.float32)
+        step = advance(self.network, state.rollout, normalizer.normalize(given), steps=self.steps)
+        frames, outputs, robot = step.frames.float(), None, state.robot
+        if self.heads is not None:
+            outputs = self._judge(step.features, step.place, frames)
+            robot = outputs.state[:, -1]
+        imagined = ImaginedStep(self.model, state.frame, frames, given, state.elapsed, outputs)
+        following = ImaginedState(step.state, frames[:, -1], robot, state.elapsed + self.chunk)
+        return imagined, following
+
+    @torch.inference_mode()
+    def restart(
+        self, state: ImaginedState, rows: Int64[Tensor, " restarted"], fresh: ImaginedState
+    ) -> ImaginedState:
+        """Replace some episodes by fresh ones; not a bit of the others changes."""
+        return put(state, rows, fresh)
+
+    def _judge(self, features: Tensor, place: Tensor, frames: Tensor) -> FrameOutputs:
+        """What the heads say of the chunk's frames."""
+        assert self.heads is not None
+        views, _, height, width = frames.shape[2:]
+        grid = (views, height // self.network.patch, width // self.network.patch)
+        outputs = self.heads(features, grid)
+        row = torch.arange(len(place), device=place.device)[:, None]
+        return FrameOutputs(*(value.float()[row, place] for value in outputs))
+
+
+Module = TypeVar("Module", UWM, FrameHeads)
+
+
+def _in_precision(module: Module, dtype: torch.dtype) -> Module:
+    """The module itself, or a copy of it with weights of another type."""
+    if dtype == next(module.parameters()).dtype:
+        return module
+    twin = deepcopy(module)
+    nn.Module.to(twin, dtype)
+    return twin

@@ -79,7 +79,7 @@ def outcome_of(
         if value.shape != shape or (value.dtype == torch.bool) != (name == "success"):
             raise ValueError(
                 f"the reward model's {name} is {value.dtype} {tuple(value.shape)}, expected "
-                f"{'bool' if name == 'success' else 'float'} {tuple(shape)}: one a frame of the chunk"
+                f"{'bool' if name == 'success' else 'float'} {tuple(shape)}: one for each frame"
             )
     chunk = step.frames.shape[1]
     place = torch.arange(chunk, device=step.frames.device)

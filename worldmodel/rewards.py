@@ -45,8 +45,11 @@ class LearnedReward:
 
     def __call__(self, step: ImaginedStep) -> Verdict:
         """Judge the frames."""
-        outputs = _outputs(step)
-        return Verdict(outputs.reward, outputs.success_logit.sigmoid() >= self.threshold)
+        outputs, heads = _outputs(step), step.model.heads
+        success = outputs.success_logit.sigmoid() >= self.threshold
+        if heads is not None and not heads.config["has_success"]:
+            success = torch.zeros_like(success)
+        return Verdict(outputs.reward, success)
 
 
 class LearnedSuccess:

@@ -30,8 +30,8 @@ class FrameOutputs(NamedTuple):
         success_logit: above 0 where the frame counts as success; meaningless without `has_success`.
         state: the robot's state, normalised; S = 0 without.
         error: predicted root-mean-square error of the imagined frame's latents.
-        disagreement: root-mean-square spread of the members over reward and state (in their
-            normalised units) and the probability of success.
+        disagreement: root-mean-square spread of the members over the normalised state; without one
+            over the normalised reward, else over the success probability.
     """
 
     reward: Float[Tensor, "batch frames"]
@@ -77,7 +77,6 @@ class FrameHeads(ModelMixin, ConfigMixin):
         channels: channels of the pooled tokens.
         pools: attention heads of a query.
         hidden: hidden units of a member.
-        dropout: share of the tokens' channels and hidden units dropped in training.
 
     Raises:
         ValueError: channels that the pools do not divide.
@@ -98,7 +97,6 @@ class FrameHeads(ModelMixin, ConfigMixin):
         channels: int = 128,
         pools: int = 4,
         hidden: int = 64,
-        dropout: float = 0.2,
     ):
         super().__init__()
         if channels % pools:
@@ -120,7 +118,6 @@ class FrameHeads(ModelMixin, ConfigMixin):
         self.inner_bias = nn.Parameter(torch.zeros(members, 1, hidden))
         self.outer = _weights(members, hidden, 3 + state_dim, gain=0.5)
         self.outer_bias = nn.Parameter(torch.zeros(members, 1, 3 + state_dim))
-        self.drop = nn.Dropout(dropout)
         nn.init.normal_(self.embed_view.weight, std=0.02)
 
     def forward(self, features: Float[Tensor, "batch tokens width"], grid: Grid) -> FrameOutputs:
@@ -146,8 +143,7 @@ class FrameHeads(ModelMixin, ConfigMixin):
                 f"columns has {video}, and {self.frames} actions join them"
             )
         batch, members = len(features), len(self.pooled)
-        tokens = self.embed_token(features[:, :video]) + self._places(grid)
-        tokens = self.drop(F.silu(tokens))  # b p c
+        tokens = F.silu(self.embed_token(features[:, :video]) + self._places(grid))  # b p c
         attention = (tokens @ self.queries.T).transpose(1, 2).softmax(-1)  # b (m k h) p
         values = self.value(tokens).unflatten(-1, (self.pools, -1)).permute(0, 2, 1, 3)  # b h p d
         attention = attention.unflatten(1, (-1, self.pools)).transpose(1, 2)  # b h (m k) p
@@ -156,8 +152,7 @@ class FrameHeads(ModelMixin, ConfigMixin):
 
         actions = self.embed_action(features[:, video:]).unflatten(-1, (members, -1))  # b k m u
         hidden = (pooled @ self.pooled).unflatten(1, (batch, self.frames))
-        hidden = F.silu(hidden + self.frame + actions.permute(2, 0, 1, 3))
-        hidden = self.drop(hidden).flatten(1, 2)
+        hidden = F.silu(hidden + self.frame + actions.permute(2, 0, 1, 3)).flatten(1, 2)
         hidden = F.silu(torch.baddbmm(self.inner_bias, hidden, self.inner))
         result = torch.baddbmm(self.outer_bias, hidden, self.outer)
         result = result.unflatten(1, (batch, self.frames))
@@ -165,12 +160,12 @@ class FrameHeads(ModelMixin, ConfigMixin):
 
     def summarize(self, members: MemberOutputs) -> FrameOutputs:
         """Put the members together."""
-        spread = [members.state]
-        if self.config["has_reward"]:
-            spread.append(members.reward[..., None])
-        if self.config["has_success"]:
-            spread.append(members.success_logit.sigmoid()[..., None])
-        together = torch.cat(spread, dim=-1)
+        if self.state_dim:
+            together = members.state
+        elif self.config["has_reward"]:
+            together = members.reward[..., None]
+        else:
+            together = members.success_logit.sigmoid()[..., None]
         reward = members.reward.mean(0) * self.config["reward_std"] + self.config["reward_mean"]
         return FrameOutputs(
             reward=reward,

@@ -6,6 +6,7 @@ A label whose mask is False costs exactly nothing, whatever stands in its place,
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
@@ -32,7 +33,7 @@ class HeadsObjective:
     success: float = 1.0
     state: float = 1.0
     error: float = 0.5
-    success_weight: float = 0.25
+    success_weight: float = 0.15
 
 
 class FrameLabels(NamedTuple):
@@ -169,26 +170,22 @@ def log_error(error: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 def bootstrap_weights(
     episodes: Int64[Tensor, " rows"], members: int, seed: int
 ) -> Float[Tensor, "members rows"]:
-    """How often each member's own bootstrap sample holds a row's episode: Poisson(1) numbers.
+    """What a row's episode counts for each member: exponential numbers of mean 1.
 
-    A pure function of seed and episode, so a member sees the same sample in every batch.
+    So every member has a bootstrap sample of its own, in which no episode is quite missing. It is
+    a pure function of seed and episode, the same in every batch.
 
     Args:
         episodes: number of each row's episode.
         members: size of the ensemble.
         seed: of the samples.
 
-    Source: Oza & Russell, Online Bagging and Boosting, AISTATS 2001, section 3.
+    Source: Rubin, The Bayesian Bootstrap, Annals of Statistics 9(1), 1981.
     """
-    numbers, place = torch.unique(episodes, return_inverse=True)
-    draws = [
-        torch.poisson(
-            torch.ones(members),
-            generator=torch.Generator().manual_seed((seed << 32) + int(number)),
-        )
-        for number in numbers
-    ]
-    return torch.stack(draws, dim=1).to(episodes.device)[:, place]
+    numbers, place = torch.unique(episodes.cpu(), return_inverse=True)
+    samples = [np.random.default_rng((seed, int(n))).exponential(1.0, members) for n in numbers]
+    weights = torch.from_numpy(np.stack(samples, axis=1)).float()
+    return weights[:, place].to(episodes.device)
 
 
 def _mean(loss: Tensor, mask: Tensor, weights: Tensor) -> Float[Tensor, ""]:

@@ -45,7 +45,6 @@ class HeadSizes:
     channels: int = 128
     pools: int = 4
     hidden: int = 64
-    dropout: float = 0.2
 
 
 @dataclass
@@ -61,9 +60,9 @@ class HeadsOptimization:
     """
 
     learning_rate: float = 2e-3
-    weight_decay: float = 0.05
+    weight_decay: float = 0.1
     warmup_steps: int = 2
-    updates: int = 20
+    updates: int = 25
     blocks: int = 256
 
 
@@ -122,7 +121,6 @@ class HeadsTraining(L.LightningModule):
                 "Set trainer.devices to 1."
             )
         self.world_model = WorldModel.from_pretrained(self.folder)
-        _check_fit(self.world_model, self.data)
         has = {
             name: any(labelled_rows(part, name).any() for part in self.data.train_clips.parts)
             for name in ("reward", "success", "state")
@@ -134,6 +132,7 @@ class HeadsTraining(L.LightningModule):
                 f"{paths}: no reward, success or robot state is recorded there, so there is "
                 "nothing that heads could learn. Train on labelled data."
             )
+        _check_fit(self.world_model, self.data)
         mean, std = _reward_scale(self.data) if has["reward"] else (0.0, 1.0)
         network = self.world_model.network
         with torch.random.fork_rng(devices=[]):
@@ -158,7 +157,7 @@ class HeadsTraining(L.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Imagine a batch of clips, then judge its blocks several times, in parts."""
         assert self.heads is not None
-        generator = torch.Generator().manual_seed((self.seed << 40) + self.trainer.global_step)
+        generator = _generator(self.seed, self.trainer.global_step)
         features, labels, weights, grid = self._imagine(batch, generator)
         optimizer, raw = self.optimizers(), self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, LightningOptimizer)
@@ -187,7 +186,7 @@ class HeadsTraining(L.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the losses on held-out clips, imagined in the same way."""
-        generator = torch.Generator().manual_seed(batch_idx)
+        generator = _generator(self.seed, batch_idx)
         features, labels, weights, grid = self._imagine(batch, generator)
         losses = self._losses(features, labels, torch.ones_like(weights), grid)
         self.log("val_loss", losses.total(self.objective), prog_bar=True)
@@ -293,6 +292,12 @@ def _check_fit(model: WorldModel, data: ClipDataModule) -> None:
             f"the data do not fit the world model: they have {'; '.join(different)}. Use data "
             "like those it was trained on."
         )
+
+
+def _generator(seed: int, step: int) -> torch.Generator:
+    """The random numbers of one step; torch looks at 32 bits of a seed, so both are mixed."""
+    mixed = np.random.SeedSequence((seed, step)).generate_state(1)[0]
+    return torch.Generator().manual_seed(int(mixed))
 
 
 def _reward_scale(data: ClipDataModule) -> tuple[float, float]:

@@ -144,10 +144,10 @@ def test_gymnasium_records_its_video(tmp_path):
     env = gymnasium.make(
         ID, checkpoint=shared_model(), reward=never, horizon=5, render_mode="rgb_array"
     )
-    env = RecordVideo(env, str(tmp_path), episode_trigger=lambda episode: True)
+    env = RecordVideo(env, str(tmp_path / "videos"), episode_trigger=lambda episode: True)
     _episode(env, [env.action_space.sample() for _ in range(5)])
     env.close()
-    assert [path.name for path in tmp_path.glob("*.mp4")] == ["rl-video-episode-0.mp4"]
+    assert [path.name for path in tmp_path.glob("*/*.mp4")] == ["rl-video-episode-0.mp4"]
 
 
 def test_gymnasium_counts_a_single_episode():

@@ -121,6 +121,22 @@ def test_a_state_is_a_copy():
     assert state.recent.equal(copied.recent)
 
 
+def test_what_was_returned_belongs_to_the_user():
+    """Who writes into it changes nothing of what is to come."""
+    careful, careless = environment(chunk=1), environment(chunk=1)
+    careful.reset(seed=0)
+    observations, info = careless.reset(seed=0)
+    actions = commands(careful, 12)
+    for action in actions:
+        for values in (*observations.values(), *info.values()):
+            values[:] = 0
+        expected = careful.step(action)
+        taken = action.copy()
+        observations, reward, terminated, truncated, info = careless.step(taken)
+        assert same_bits((observations, reward, terminated, truncated, info), expected)
+        taken[:] = terminated[:] = truncated[:] = 0
+
+
 def test_a_single_environment_forks_into_a_batch_and_back():
     env = ImaginedEnv(shared_model(), reward=never)
     env.reset(seed=3)

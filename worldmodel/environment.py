@@ -94,7 +94,7 @@ class ImaginedVectorEnv(VectorEnv):
             `(N, T-1, A)` in the data's units.
         idm_frames: frames T that it is shown.
         dtype: of the network's arithmetic.
-        device: where to compute.
+        device: where to compute; a model that is passed as such stays where it is.
         compile: compile the network (`torch.compile`).
 
     Raises:
@@ -251,8 +251,8 @@ class ImaginedVectorEnv(VectorEnv):
 
     def get_state(self, indices: Sequence[int] | None = None) -> EnvironmentState:
         """A copy of where the environments stand, or some of them, any more than once."""
-        chosen = range(self.num_envs) if indices is None else indices
-        return rows.take(self._ready(checked=False), torch.tensor(list(chosen)))
+        chosen = self._chosen(indices)
+        return rows.take(self._ready(checked=False), torch.from_numpy(chosen))
 
     def set_state(self, state: EnvironmentState, indices: Sequence[int] | None = None) -> None:
         """Put environments where others stood, in this or another env of the same settings.
@@ -261,12 +261,20 @@ class ImaginedVectorEnv(VectorEnv):
         forks environment 3 into all.
 
         Raises:
-            ValueError: another number of rows than of environments to set, or a state from an env
-                of other settings.
+            ValueError: another number of rows than of environments to set, one environment twice,
+                or a state from an env of other settings.
         """
-        chosen = np.arange(self.num_envs) if indices is None else np.asarray(indices)
-        if len(state.seed) != len(chosen):
-            raise ValueError(f"{len(state.seed)} rows of state for {len(chosen)} environments")
+        chosen = self._chosen(indices)
+        if len(state.seed) != len(set(chosen.tolist())):
+            raise ValueError(
+                f"{len(state.seed)} rows of state for the environments {chosen.tolist()}"
+            )
+        given, own = state.imagined.frame.shape[1:], self.starts.latents.shape[2:]
+        if given != own:
+            raise ValueError(
+                f"this state has frames {tuple(given)}, but those of this world model are "
+                f"{tuple(own)} (views, channels, height, width)"
+            )
         given, own = state.imagined.rollout.chunk, self.imagination.chunk
         if given != own or (state.recent is None) != (self.round_trip is None):
             raise ValueError(
@@ -282,6 +290,11 @@ class ImaginedVectorEnv(VectorEnv):
         """The present observations, such as after `set_state`."""
         self._ready(checked=False)
         return self._observe()
+
+    def _chosen(self, indices: Sequence[int] | None) -> Int64[np.ndarray, " chosen"]:
+        """The numbers of some environments; None: of all."""
+        every = np.arange(self.num_envs)
+        return every if indices is None else every[np.asarray(indices)]
 
     def _observe(self) -> Any:
         assert self._state is not None

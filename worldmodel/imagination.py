@@ -92,6 +92,8 @@ class Imagination:
             raise ValueError(f"chunk={chunk} does not divide the model's block of {size} frames")
         if steps < 1:
             raise ValueError(f"steps={steps}: the sampler needs at least one step")
+        if dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype={dtype!r}: use 'float32' or 'bfloat16'")
         if model.action_normalizer is None:
             raise ValueError(
                 "this world model was trained without any actions, so it cannot be acted in. Train "

@@ -218,6 +218,7 @@ def test_a_model_without_heads_has_no_uncertainty():
         ({"chunk": 3}, "chunk=3 does not divide the model's block of 4 frames"),
         ({"chunk": 0}, "chunk=0 does not divide"),
         ({"steps": 0}, "steps=0: the sampler needs at least one step"),
+        ({"dtype": "float16"}, "dtype='float16': use 'float32' or 'bfloat16'"),
         ({"obs_type": "rgb"}, "obs_type='rgb': use 'latents' or 'pixels'"),
     ],
 )

@@ -160,12 +160,32 @@ def test_states_that_do_not_fit_are_named():
         envs.get_state()
     envs.reset(seed=0)
     state = envs.get_state([0, 1])
-    with pytest.raises(ValueError, match="2 rows of state for 3 environments"):
-        envs.set_state(state)
-    with pytest.raises(ValueError, match="2 rows of state for 1 environments"):
-        envs.set_state(state, [0])
+    for indices, named in ((None, "[0, 1, 2]"), ([2], "[2]"), ([2, 2], "[2, 2]")):
+        message = f"2 rows of state for the environments {named}"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            envs.set_state(state, indices)
+    for attempt in (lambda: envs.get_state([3]), lambda: envs.set_state(state, [0, 3])):
+        with pytest.raises(IndexError, match="index 3 is out of bounds"):
+            attempt()
     with pytest.raises(ResetNeeded, match="call reset before setting the state of some"):
         imagined(3).set_state(state, [0, 1])
     message = "this state is of an env with chunk=1 and no idm, but this one has chunk=4 and an idm"
     with pytest.raises(ValueError, match=re.escape(message)):
         imagined(2, chunk=4, idm=idm).set_state(state)
+    message = "this state has frames (1, 4, 8, 8), but those of this world model are (2, 4, 8, 8)"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        imagined(2, shared_model(views=2)).set_state(state)
+
+
+def test_environments_are_chosen_by_number_or_by_mask():
+    envs = imagined(4)
+    envs.reset(seed=10)
+    every = envs.get_state().imagined.frame
+    mask = np.array([False, True, False, True])
+    for indices in ([1, 3], np.array([1, 3]), [-3, -1], mask):
+        assert envs.get_state(indices).seed.tolist() == [11, 13]
+        envs.reset(seed=20)
+        envs.set_state(envs.get_state([0, 2]), indices)
+        assert envs.get_state().seed.tolist() == [20, 20, 22, 22]
+        envs.reset(seed=10)
+    assert envs.get_state().imagined.frame.equal(every)

@@ -9,10 +9,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
-from gymnasium.wrappers import FlattenObservation, NormalizeReward, RecordVideo
-from gymnasium.wrappers import RecordEpisodeStatistics as RecordSingle
-from gymnasium.wrappers.vector import RecordEpisodeStatistics as RecordVector
-from imagined_environments import commands, imagined, never, play, shared_model, success_at
+from imagined_environments import imagined, never, shared_model
 
 import worldmodel  # noqa: F401 (registers the environment)
 from video.errors import DatasetError
@@ -137,54 +134,6 @@ def test_renders_every_camera_beside_the_other(views):
     assert len(envs.render()) == 3
     np.testing.assert_allclose(envs.render()[0].astype(int), before, atol=1)
     assert imagined(3, model).render() is None
-
-
-def test_gymnasium_records_its_video(tmp_path):
-    pytest.importorskip("moviepy")
-    env = gymnasium.make(
-        ID, checkpoint=shared_model(), reward=never, horizon=5, render_mode="rgb_array"
-    )
-    env = RecordVideo(env, str(tmp_path / "videos"), episode_trigger=lambda episode: True)
-    _episode(env, [env.action_space.sample() for _ in range(5)])
-    env.close()
-    assert [path.name for path in tmp_path.glob("*/*.mp4")] == ["rl-video-episode-0.mp4"]
-
-
-def test_gymnasium_counts_a_single_episode():
-    env = RecordSingle(gymnasium.make(ID, checkpoint=shared_model(), reward=never, horizon=4))
-    env.reset(seed=0)
-    infos = [env.step(env.action_space.sample())[-1] for _ in range(4)]
-    assert ["episode" in info for info in infos] == [False, False, False, True]
-    assert (infos[-1]["episode"]["r"], infos[-1]["episode"]["l"]) == (1 + 2 + 3 + 4, 4)
-
-
-@pytest.mark.parametrize(
-    ("mode", "counted"),
-    [
-        # a step of its own for every reset: row 0 ends in steps 2, 5 and 8, row 1 in 4 and 9
-        ("next_step", [[0, 2], [1, 4], [0, 2], [0, 2], [1, 4]]),
-        ("same_step", [[0, 2], [0, 2], [1, 4], [0, 2], [0, 2], [1, 4], [0, 2]]),
-    ],
-)
-def test_gymnasium_counts_many_episodes(mode, counted):
-    """Row 0 succeeds in its second step, row 1 never: it is truncated after its fourth."""
-    envs = RecordVector(imagined(2, reward=success_at(2, 0), horizon=4, autoreset_mode=mode))
-    envs.reset(seed=0)
-    ended = []
-    for moment in play(envs, commands(envs, 10)):
-        for row in np.flatnonzero(moment.info.get("_episode", [])):
-            episode = moment.info["episode"]
-            ended.append([int(row), int(episode["l"][row])])
-            assert episode["r"][row] == {2: 1 + 2, 4: 1 + 2 + 3 + 4}[ended[-1][1]]
-    assert ended == counted
-
-
-def test_other_wrappers_of_gymnasium_go_around_it():
-    env = gymnasium.make(ID, checkpoint=shared_model(), obs_type="pixels", state=True)
-    env = NormalizeReward(FlattenObservation(env))
-    observation, _ = env.reset(seed=0)
-    assert observation.shape == (32 * 32 * 3 + 3,)
-    assert env.step(env.action_space.sample())[0] in env.observation_space
 
 
 def test_a_batch_in_the_spaces_that_were_declared():

@@ -196,6 +196,18 @@ def test_a_number_seeds_the_environments_one_after_the_other():
         envs.reset(seed=[1, 2])
 
 
+def test_without_a_seed_nobody_knows_how_it_starts():
+    one, other = imagined(2), imagined(2)
+    one.reset()
+    other.reset(seed=[None, 3])
+    seeds = [*one.get_state().seed.tolist(), *other.get_state().seed.tolist()]
+    assert len(set(seeds)) == 4
+    assert seeds[3] == 3
+    other.reset(seed=[5, None])
+    assert other.get_state().seed.tolist() == [5, 3]
+    assert other.get_state().episode.tolist() == [0, 1]
+
+
 def test_no_gradient_reaches_the_world_model():
     model = tiny_world_model()
     for module in (model.network, model.heads, model.autoencoder):

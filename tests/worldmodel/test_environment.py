@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
-from imagined_environments import imagined, never, shared_model
+from imagined_environments import commands, imagined, never, shared_model
 
 import worldmodel  # noqa: F401 (registers the environment)
 from video.errors import DatasetError
@@ -61,18 +61,20 @@ def test_made_by_its_id_and_again_from_its_spec(folder):
     assert env.spec.id == ID
     assert env.spec.kwargs == {"checkpoint": str(folder), "horizon": 3, "reward": "dense"}
     again = gymnasium.make(gymnasium.envs.registration.EnvSpec.from_json(env.spec.to_json()))
-    actions = [env.action_space.sample() for _ in range(3)]
+    actions = commands(env, 3)
     for one, other in zip(*(_episode(e, actions) for e in (env, again)), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def _episode(env, actions):
+    """The observations of a whole episode, of at most three steps."""
     observations = [env.reset(seed=1)[0]]
     for action in actions:
         observation, _, terminated, truncated, _ = env.step(action)
         observations.append(observation)
-    assert truncated or terminated
-    return observations
+        if terminated or truncated:
+            return observations
+    raise AssertionError("the horizon of 3 did not end it")
 
 
 @pytest.mark.parametrize("mode", [None, "vector_entry_point"])

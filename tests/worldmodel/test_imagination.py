@@ -205,6 +205,21 @@ def test_each_frame_is_judged_at_its_own_place_in_the_block():
         handle.remove()
 
 
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_a_step_leads_to_the_last_frame_of_its_chunk(chunk):
+    imagination = Imagination(shared_model(), chunk)
+    state = imagination.start(torch.zeros(2, 1, 1, 4, 8, 8), torch.tensor([1, 2]))
+    for number in range(3):
+        step, following = imagination.step(state, torch.ones(2, chunk, 2))
+        assert step.previous.equal(state.frame)
+        assert step.elapsed.tolist() == [number * chunk] * 2
+        assert step.outputs is not None
+        assert following.frame.equal(step.frames[:, -1])
+        assert following.robot.equal(step.outputs.state[:, -1])
+        assert following.elapsed.tolist() == [(number + 1) * chunk] * 2
+        state = following
+
+
 def test_a_model_that_never_saw_an_action_cannot_be_acted_in():
     model = tiny_world_model()
     model.action_normalizer = None

@@ -61,8 +61,8 @@ class HeadsOptimization:
 
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
-    warmup_steps: int = 2
-    updates: int = 25
+    warmup_steps: int = 4
+    updates: int = 12
     blocks: int = 256
 
 

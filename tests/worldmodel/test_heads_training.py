@@ -141,7 +141,7 @@ def test_the_losses_fall(config, tmp_path):
     optimization = "--model.init_args.optimization"
     often = [f"{optimization}.updates", "10", f"{optimization}.learning_rate", "0.01"]
     main(["fit", "-c", str(config), *longer, *often, *QUIET])
-    for name in ("success_loss", "state_loss", "error_loss"):
+    for name in ("success_loss", "error_loss"):
         curve = list(losses(tmp_path / "run", name).values())
         assert np.mean(curve[-3:]) < 0.9 * np.mean(curve[:3]), name
 

@@ -188,6 +188,11 @@ def test_ones_own_state_goes_with_ones_own_frames(state):
     envs = imagined(2, state=True)
     observations, _ = envs.reset(seed=0, options={"context": picture(1), "state": state})
     np.testing.assert_allclose(observations["state"], np.broadcast_to(state, (2, 3)), atol=1e-6)
+    envs.reset(seed=0)
+    options = {"context": picture(1), "state": state, "reset_mask": np.array([False, True])}
+    observations, _ = envs.reset(options=options)
+    expected = np.broadcast_to(state, (2, 3))[1]
+    np.testing.assert_allclose(observations["state"][1], expected, atol=1e-6)
 
 
 def test_a_single_environment_takes_them_too():

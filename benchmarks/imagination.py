@@ -11,8 +11,9 @@ A step is all of it: actions in, sampling, heads, reward, info, latent observati
 The environment runs in whichever of float32 and bfloat16 is faster. The reference is diffusers'
 `UNet2DModel` as it comes (float32), 18.2 GFLOP a frame and three passes (DIAMOND's own denoiser
 needs 18.3); `reference_bfloat16_frames_per_s` and `ratio_to_bfloat16` are the harder comparison.
-All are measured in turns, so that they meet the same machine. Without MODEL, `runs/uwm/model` if it is there, else an
-untrained network of the default size: speed does not depend on what the weights say.
+All are measured in turns, so that they meet the same machine. Without MODEL, `runs/uwm/model` if it
+is there, else an untrained network of the default size: speed does not depend on what the weights
+say.
 """
 
 import argparse
@@ -79,8 +80,8 @@ def main() -> None:
         print(
             f"N = {row['num_envs']:<4} chunk {row['chunk']}  {row['dtype']:<8} "
             f"{row['frames_per_s']:8.0f} frames/s: {row['ratio']:5.0f} times the reference "
-            f"({row['reference_frames_per_s']:.2f}; {row['ratio_to_bfloat16']:.0f} times in bfloat16, "
-            f"{row['reference_bfloat16_frames_per_s']:.2f})"
+            f"({row['reference_frames_per_s']:.2f}; {row['ratio_to_bfloat16']:.0f} times it in "
+            f"bfloat16, {row['reference_bfloat16_frames_per_s']:.2f})"
         )
     result = {
         "rows": rows,

@@ -33,7 +33,7 @@ class HeadsObjective:
     success: float = 1.0
     state: float = 1.0
     error: float = 0.5
-    success_weight: float = 0.15
+    success_weight: float = 0.3
 
 
 class FrameLabels(NamedTuple):

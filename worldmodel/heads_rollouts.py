@@ -37,7 +37,7 @@ class HeadsRollouts:
     true_anchor: float = 0.2
     prefix: float = 0.5
     sampler_steps: list[int] = field(default_factory=lambda: [1, 2, 4, 8])
-    sampler_shares: list[float] = field(default_factory=lambda: [0.8, 0.1, 0.06, 0.04])
+    sampler_shares: list[float] = field(default_factory=lambda: [0.84, 0.1, 0.04, 0.02])
 
     def __post_init__(self):
         """Check the numbers.

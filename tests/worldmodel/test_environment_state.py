@@ -169,9 +169,13 @@ def test_states_that_do_not_fit_are_named():
             attempt()
     with pytest.raises(ResetNeeded, match="call reset before setting the state of some"):
         imagined(3).set_state(state, [0, 1])
-    message = "this state is of an env with chunk=1 and no idm, but this one has chunk=4 and an idm"
-    with pytest.raises(ValueError, match=re.escape(message)):
-        imagined(2, chunk=4, idm=idm).set_state(state)
+    for options, named in (
+        ({"chunk": 4}, "chunk=4 and no idm"),
+        ({"idm": idm}, "chunk=1 and an idm"),
+    ):
+        message = f"this state is of an env with chunk=1 and no idm, but this one has {named}"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            imagined(2, **options).set_state(state)
     message = "this state has frames (1, 4, 8, 8), but those of this world model are (2, 4, 8, 8)"
     with pytest.raises(ValueError, match=re.escape(message)):
         imagined(2, shared_model(views=2)).set_state(state)

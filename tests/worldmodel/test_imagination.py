@@ -11,6 +11,7 @@ from tiny_world_models import tiny_world_model
 from worldmodel import counter_noise
 from worldmodel.imagination import Imagination
 from worldmodel.noise import GIVEN
+from worldmodel.queries import forward_dynamics
 from worldmodel.rollout_state import anchor_of
 from worldmodel.sampler import euler
 from worldmodel.world_model import WorldModel
@@ -203,6 +204,22 @@ def test_each_frame_is_judged_at_its_own_place_in_the_block():
                 torch.testing.assert_close(own[:, 0], other[:, place])
     finally:
         handle.remove()
+
+
+def test_actions_still_to_come_are_absent_not_zero():
+    """The frames of a block in which only the first two actions are known."""
+    model = shared_model()
+    imagination = Imagination(model, chunk=1)
+    state = imagination.start(torch.zeros(2, 1, 1, 4, 8, 8), torch.tensor([1, 2]))
+    actions = torch.tensor([[[0.3, 0.2], [-1.0, 0.9], [0.0, 0.0], [0.0, 0.0]]]).repeat(2, 1, 1)
+    known = torch.tensor([[True, True, False, False]] * 2)
+    given = (model.network, state.rollout.anchor, model.action_normalizer.normalize(actions))
+    absent = forward_dynamics(*given, known, state.rollout.noise)
+    zero = forward_dynamics(*given, known | True, state.rollout.noise)
+    for number in range(2):
+        step, state = imagination.step(state, actions[:, number : number + 1])
+    torch.testing.assert_close(step.frames[:, 0], absent[:, 1])
+    assert (absent[:, 1] - zero[:, 1]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("chunk", [1, 4])

@@ -15,11 +15,11 @@ from worldmodel.heads_scores import (
     success_figures,
     uncertainty_figures,
 )
-from worldmodel.held_out import HeldOut, read_held_out
+from worldmodel.held_out import HeldOut, open_split, read_held_out
 from worldmodel.world_model import WorldModel
 
 FRAMES = 65
-"""Frames of an episode that are looked at, the first included."""
+"""Frames of an episode that are looked at, at most, the first included."""
 
 
 def evaluate_heads(
@@ -76,11 +76,9 @@ def measure_heads(
         raise DatasetError(
             "this world model has no heads. Train them with `lightning fit -c configs/reward.yaml`."
         )
-    held_out = read_held_out(model, data, split, FRAMES, episodes)
-    longest = int(held_out.lengths.max())
-    held_out.frames, held_out.latents = held_out.frames[:, :longest], held_out.latents[:, :longest]
-    held_out.actions = held_out.actions[:, : longest - 1]
-    held_out.action_mask = held_out.action_mask[:, : longest - 1]
+    dataset, chosen, _ = open_split(model, data, split)
+    frames = min(FRAMES, int(dataset.lengths[chosen].max()))
+    held_out = read_held_out(model, data, split, frames, episodes)
     if not held_out.action_mask[:, 0].any():
         raise DatasetError(f"{data} has no actions in split {split!r}, so nothing can be replayed.")
     labels = read_labels(model, data, split, held_out)

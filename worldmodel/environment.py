@@ -23,14 +23,14 @@ from worldmodel import rows
 from worldmodel.contexts import Contexts
 from worldmodel.imagination import Imagination, ImaginedState, Precision
 from worldmodel.observations import Observations, ObservationType
-from worldmodel.outcome import Outcome, outcome_of
+from worldmodel.outcome import outcome_of
 from worldmodel.rewards import RewardModel, reward_model
 from worldmodel.round_trip import InverseDynamics, RoundTrip
 from worldmodel.start_states import StartStates, contexts_of
+from worldmodel.step_info import Truths, masked, of_reset, tell, with_final
 from worldmodel.world_model import WorldModel
 
 Actions = Float32[np.ndarray, "num_envs ..."]
-Truths = Bool[np.ndarray, " num_envs"]
 
 
 @dataclass
@@ -198,10 +198,7 @@ class ImaginedVectorEnv(VectorEnv):
         seeds = self._seeds(seed)
         begun, context = self._begin(which, seeds, options)
         self._put(which, begun)
-        return self._observe(), {
-            "context": _spread(context, which, self.num_envs),
-            "_context": mask,
-        }
+        return self._observe(), of_reset(context, which, self.num_envs)
 
     def step(self, actions: Actions) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Take an action, or a chunk of them, in every environment.
@@ -227,16 +224,16 @@ class ImaginedVectorEnv(VectorEnv):
         recent, round_trip = state.recent, None
         if self.round_trip is not None:
             recent, round_trip = self.round_trip(recent, step, ended.last)
-        info, (reward, terminated, truncated) = _tell(ended, round_trip)
+        info, (reward, terminated, truncated) = tell(ended, round_trip)
         was_over = state.over.numpy()
         over = terminated | truncated
         self._state = EnvironmentState(
             ended.shown(imagined), recent, state.seed, state.episode, torch.from_numpy(over)
         )
         if self.autoreset_mode == AutoresetMode.SAME_STEP and over.any():
-            self._same_step_reset(over, info)
+            info = with_final(info, self._observe(), over) | self._restart(over)
         elif self.autoreset_mode == AutoresetMode.NEXT_STEP and was_over.any():
-            self._reset_and_mask(was_over, info)
+            info = masked(info, ~was_over) | self._restart(was_over)
             reward, terminated, truncated = (
                 np.where(was_over, np.zeros_like(values), values)
                 for values in (reward, terminated, truncated)
@@ -370,45 +367,7 @@ class ImaginedVectorEnv(VectorEnv):
         which = np.flatnonzero(mask)
         begun, context = self._begin(which, [None] * self.num_envs, {})
         self._put(which, begun)
-        return {"context": _spread(context, which, self.num_envs), "_context": mask.copy()}
-
-    def _reset_and_mask(self, mask: Truths, info: dict[str, Any]) -> None:
-        """Begin new episodes; what a step would have told of these environments is untold."""
-        for key in [key for key in info if not key.startswith("_")]:
-            info[key] = np.where(mask, np.zeros_like(info[key]), info[key])
-            info[f"_{key}"] = ~mask
-        info.update(self._restart(mask))
-
-    def _same_step_reset(self, over: Truths, info: dict[str, Any]) -> None:
-        """Keep the ends in `final_obs` and `final_info`, and begin new episodes."""
-        final = self._observe()
-        observations = np.full(self.num_envs, None, dtype=object)
-        for i in np.flatnonzero(over):
-            observations[i] = _row(final, int(i))
-        names = [key for key in info if not key.startswith("_")]
-        final_info = {key: np.where(over, info[key], np.zeros_like(info[key])) for key in names}
-        final_info |= {f"_{key}": over.copy() for key in names}
-        self._reset_and_mask(over, info)
-        info.update(final_obs=observations, final_info=final_info)
-        info.update(_final_obs=over.copy(), _final_info=over.copy())
-
-
-def _tell(
-    outcome: Outcome, round_trip: Tensor | None
-) -> tuple[dict[str, Any], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Bring a step's figures to the host, all at once: info, and reward and both ends."""
-    figures = {**outcome.figures()}
-    if round_trip is not None:
-        figures["round_trip_error"] = round_trip
-    table = torch.stack([value.float() for value in figures.values()]).cpu().numpy()
-    told = dict(zip(figures, table, strict=True))
-    reward = told.pop("reward").astype(np.float64)
-    terminated, truncated = (told.pop(name) > 0 for name in ("terminated", "truncated"))
-    told["success"] = told["success"] > 0
-    told["elapsed_steps"] = told["elapsed_steps"].astype(np.int64)
-    info: dict[str, Any] = dict(told)
-    info |= {f"_{name}": np.ones(len(reward), bool) for name in told}
-    return info, (reward, terminated, truncated)
+        return of_reset(context, which, self.num_envs)
 
 
 def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
@@ -431,17 +390,3 @@ def _reset_mask(mask: Any, num_envs: int) -> Truths:
             f"{mask.shape}: {mask}"
         )
     return mask.copy()
-
-
-def _spread(values: np.ndarray, which: np.ndarray, num_envs: int) -> np.ndarray:
-    """A value for some environments, 0 for the others."""
-    spread = np.zeros(num_envs, values.dtype)
-    spread[which] = values
-    return spread
-
-
-def _row(observations: Any, index: int) -> Any:
-    """One environment's observation."""
-    if isinstance(observations, dict):
-        return {name: values[index] for name, values in observations.items()}
-    return observations[index]

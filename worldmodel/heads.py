@@ -125,7 +125,8 @@ class FrameHeads(ModelMixin, ConfigMixin):
 
         Args:
             features: the block's tokens (`Prediction.features`): video by view, row and column,
-                then one for each action.
+                then one for each action. They may be of lower precision than the heads, which a CPU
+                runs fastest in float32.
             grid: views, rows and columns of the video tokens.
 
         Raises:
@@ -143,6 +144,7 @@ class FrameHeads(ModelMixin, ConfigMixin):
                 f"columns has {video}, and {self.frames} actions join them"
             )
         batch, members = len(features), len(self.pooled)
+        features = features.to(self.queries.dtype)
         tokens = F.silu(self.embed_token(features[:, :video]) + self._places(grid))  # b p c
         attention = (tokens @ self.queries.T).transpose(1, 2).softmax(-1)  # b (m k h) p
         values = self.value(tokens).unflatten(-1, (self.pools, -1)).permute(0, 2, 1, 3)  # b h p d

@@ -65,6 +65,14 @@ def test_rows_do_not_know_each_other():
         torch.testing.assert_close(one[3:4], other)
 
 
+def test_features_of_lower_precision_are_read_too():
+    heads, features = build(), torch.randn(2, 20, 32).bfloat16()
+    for one, other in zip(
+        heads(features, (1, 4, 4)), heads(features.float(), (1, 4, 4)), strict=True
+    ):
+        assert one.equal(other)
+
+
 def test_members_are_put_together_as_written():
     heads = build(members=2, state_dim=1, reward_mean=10.0, reward_std=2.0)
     members = MemberOutputs(

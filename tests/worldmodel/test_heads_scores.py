@@ -59,6 +59,7 @@ def recorded(success, reward=None, mask=None):
         ([1.0, 3.0, 2.0, 4.0], 0.75),
         ([5.0, 5.0, 5.0, 5.0], 0.5),
         ([1e4, 2e4, 3e4, 4e4], 1.0),  # far outside of [0, 1]
+        ([-4e4, -3e4, -2e4, -1e4], 1.0),
     ],
 )
 def test_auroc_by_hand(score, expected):

@@ -299,6 +299,11 @@ def test_first_actions_alone_do_not_change_what_comes_after(network, blocks):
     assert kept.any()
     assert not kept[:4].all()
     torch.testing.assert_close(half.features[kept], whole.features[kept])
+    begun = ~half.known.all(-1)
+    begun[0] = begun[4:] = False  # rows with unknown actions of their own
+    assert begun.any()
+    for one, other in zip(half.features[begun], whole.features[begun], strict=True):
+        assert not torch.allclose(one, other)
 
 
 def test_a_model_with_memory_is_replayed_too(build_network, blocks):

@@ -28,6 +28,7 @@ class FrameOutputs(NamedTuple):
         reward: of the step that led to the frame, in the data's units; meaningless without
             `has_reward`.
         success_logit: above 0 where the frame counts as success; meaningless without `has_success`.
+        lowest_success_logit: that of the member that believes it least.
         state: the robot's state, normalised; S = 0 without.
         error: predicted root-mean-square error of the imagined frame's latents.
         disagreement: root-mean-square spread of the members over the normalised state; without one
@@ -36,6 +37,7 @@ class FrameOutputs(NamedTuple):
 
     reward: Float[Tensor, "batch frames"]
     success_logit: Float[Tensor, "batch frames"]
+    lowest_success_logit: Float[Tensor, "batch frames"]
     state: Float[Tensor, "batch frames state_dim"]
     error: Float[Tensor, "batch frames"]
     disagreement: Float[Tensor, "batch frames"]
@@ -172,6 +174,7 @@ class FrameHeads(ModelMixin, ConfigMixin):
         return FrameOutputs(
             reward=reward,
             success_logit=members.success_logit.mean(0),
+            lowest_success_logit=members.success_logit.amin(0),
             state=members.state.mean(0),
             error=members.log_error.mean(0).exp(),
             disagreement=together.var(0, unbiased=False).mean(-1).sqrt(),

@@ -42,13 +42,11 @@ class Replay:
 
     Attributes:
         outputs: for each episode and imagined frame.
-        member_success: logits of each member.
         error: true root-mean-square error of each frame's latents.
         known: frames that were recorded, behind nothing but known actions.
     """
 
     outputs: FrameOutputs
-    member_success: Float[Tensor, "members episodes frames"]
     error: Float[Tensor, "episodes frames"]
     known: Bool[Tensor, "episodes frames"]
 
@@ -116,7 +114,6 @@ def replay(
     )
     return Replay(
         outputs=heads.summarize(members),
-        member_success=members.success_logit,
         error=difference.square().mean((2, 3, 4, 5)).sqrt(),
         known=held_out.action_mask.cumprod(1).bool(),
     )

@@ -32,18 +32,19 @@ RESAMPLES = 300
 def success_figures(replay: Replay, labels: TrueLabels, seed: int = 0) -> dict:
     """Precision and recall by frame, and what becomes of whole episodes.
 
-    A true episode is a success if one of its frames is; the imagined one by each of three rules,
-    at a threshold: `any_frame`, `two_frames` in a row, `every_member` of the ensemble at one frame.
+    A true episode is a success if one of its frames is; the imagined one by each of three rules, at
+    a threshold: `every_member` of the ensemble believes it of one frame (the environment's rule, by
+    which frames are counted, too), their `mean` does, or it does of `two_frames` in a row.
     """
     mask = replay.known & labels.success_mask
     probability = replay.outputs.success_logit.sigmoid().where(mask, torch.zeros(()))
-    members = replay.member_success.sigmoid().where(mask, torch.zeros(()))
-    judged, true = probability[mask], labels.success[mask]
+    lowest = replay.outputs.lowest_success_logit.sigmoid().where(mask, torch.zeros(()))
+    judged, true = lowest[mask], labels.success[mask]
     succeeded = (labels.success & mask).any(dim=1)
     best = {
-        "any_frame": probability.amax(dim=1),
+        "every_member": lowest.amax(dim=1),
+        "mean": probability.amax(dim=1),
         "two_frames": torch.minimum(probability[:, 1:], probability[:, :-1]).amax(dim=1),
-        "every_member": members.amin(dim=0).amax(dim=1),
     }
     rows = torch.arange(len(mask))[:, None].expand_as(mask)[mask]
     return {

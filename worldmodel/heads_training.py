@@ -19,7 +19,7 @@ from video.datamodule import ClipDataModule
 from video.errors import DatasetError
 from video.statistics import Normalizer
 from worldmodel.blocks import cut
-from worldmodel.draws import RowDraws
+from worldmodel.draws import RowDraws, step_generator
 from worldmodel.heads import FrameHeads, Grid
 from worldmodel.heads_objective import (
     FrameLabels,
@@ -157,7 +157,7 @@ class HeadsTraining(L.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Imagine a batch of clips, then judge its blocks several times, in parts."""
         assert self.heads is not None
-        generator = _generator(self.seed, self.trainer.global_step)
+        generator = step_generator(self.seed, self.trainer.global_step)
         features, labels, weights, grid = self._imagine(batch, generator)
         optimizer, raw = self.optimizers(), self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, LightningOptimizer)
@@ -186,7 +186,7 @@ class HeadsTraining(L.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the losses on held-out clips, imagined in the same way."""
-        generator = _generator(self.seed, batch_idx)
+        generator = step_generator(self.seed, batch_idx)
         features, labels, weights, grid = self._imagine(batch, generator)
         losses = self._losses(features, labels, torch.ones_like(weights), grid)
         self.log("val_loss", losses.total(self.objective), prog_bar=True)
@@ -292,12 +292,6 @@ def _check_fit(model: WorldModel, data: ClipDataModule) -> None:
             f"the data do not fit the world model: they have {'; '.join(different)}. Use data "
             "like those it was trained on."
         )
-
-
-def _generator(seed: int, step: int) -> torch.Generator:
-    """The random numbers of one step; torch looks at 32 bits of a seed, so both are mixed."""
-    mixed = np.random.SeedSequence((seed, step)).generate_state(1)[0]
-    return torch.Generator().manual_seed(int(mixed))
 
 
 def _reward_scale(data: ClipDataModule) -> tuple[float, float]:

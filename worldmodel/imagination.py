@@ -104,9 +104,7 @@ class Imagination:
         self.steps = steps
         self.dtype = getattr(torch, dtype)
         self.network: UWM = _in_precision(model.network, self.dtype)
-        self.heads: FrameHeads | None = None
-        if model.heads is not None:
-            self.heads = _in_precision(model.heads, self.dtype)
+        self.heads = model.heads  # in their own precision: they are too small to gain by another
         if compile:
             self.network.compile()
 

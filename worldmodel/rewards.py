@@ -36,17 +36,19 @@ class LearnedReward:
 
     Args:
         threshold: probability from which a frame counts as success, where the heads know success.
+        unanimous: whether every member of the ensemble must believe in it, or their mean.
     """
 
     needs = "has_reward"
 
-    def __init__(self, threshold: float = 0.5):
+    def __init__(self, threshold: float = 0.5, unanimous: bool = True):
         self.threshold = threshold
+        self.unanimous = unanimous
 
     def __call__(self, step: ImaginedStep) -> Verdict:
         """Judge the frames."""
         outputs, heads = _outputs(step), step.model.heads
-        success = outputs.success_logit.sigmoid() >= self.threshold
+        success = _success(outputs, self.threshold, self.unanimous)
         if heads is not None and not heads.config["has_success"]:
             success = torch.zeros_like(success)
         return Verdict(outputs.reward, success)
@@ -57,16 +59,19 @@ class LearnedSuccess:
 
     Args:
         threshold: probability from which a frame counts as success.
+        unanimous: whether every member of the ensemble must believe in it, or their mean. RL looks
+            for the frames that fool the classifier; it has to fool all of them.
     """
 
     needs = "has_success"
 
-    def __init__(self, threshold: float = 0.5):
+    def __init__(self, threshold: float = 0.5, unanimous: bool = True):
         self.threshold = threshold
+        self.unanimous = unanimous
 
     def __call__(self, step: ImaginedStep) -> Verdict:
         """Judge the frames."""
-        success = _outputs(step).success_logit.sigmoid() >= self.threshold
+        success = _success(_outputs(step), self.threshold, self.unanimous)
         return Verdict(success.float(), success)
 
 
@@ -145,3 +150,10 @@ def reward_model(choice: str | RewardModel, model: WorldModel) -> RewardModel:
 def _outputs(step: ImaginedStep) -> FrameOutputs:
     assert step.outputs is not None, "reward_model() refuses models without heads"
     return step.outputs
+
+
+def _success(
+    outputs: FrameOutputs, threshold: float, unanimous: bool
+) -> Bool[Tensor, "rows chunk"]:
+    logit = outputs.lowest_success_logit if unanimous else outputs.success_logit
+    return logit.sigmoid() >= threshold

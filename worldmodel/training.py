@@ -21,7 +21,7 @@ from video.errors import DatasetError
 from worldmodel.attention import Backend
 from worldmodel.blocks import Blocks, cut
 from worldmodel.contexts import Contexts, first_frames
-from worldmodel.draws import RowDraws
+from worldmodel.draws import RowDraws, step_generator
 from worldmodel.objective import Objective, block_losses, draw_times, finish_history
 from worldmodel.queries import BlockNoise, draw_noise, forward_dynamics
 from worldmodel.rollout_state import anchor_of
@@ -325,8 +325,7 @@ class WorldModelTraining(L.LightningModule):
     def _draws(self, rows: int, batch_idx: int) -> RowDraws:
         """This process's rows of the step's random numbers."""
         micro = batch_idx % self.trainer.accumulate_grad_batches
-        seed = (self.seed << 40) + self.trainer.global_step * 1024 + micro
-        generator = torch.Generator().manual_seed(seed)
+        generator = step_generator(self.seed, self.trainer.global_step, micro)
         first, total = rows * self.trainer.global_rank, rows * self.trainer.world_size
         return RowDraws(generator, rows, first, total, self.device)
 

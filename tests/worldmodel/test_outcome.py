@@ -18,7 +18,7 @@ def step_of(elapsed: list[int], heads: bool = True) -> ImaginedStep:
     """Four rows of four frames; each frame, and the state in it, is its number in the chunk."""
     frames = torch.arange(4.0)[None, :, None, None, None, None].repeat(4, 1, 1, 1, 1, 1)
     state = torch.arange(4.0)[None, :, None].repeat(4, 1, 1)
-    outputs = FrameOutputs(REWARD, REWARD, state, ERROR, ERROR) if heads else None
+    outputs = FrameOutputs(REWARD, REWARD, REWARD, state, ERROR, ERROR) if heads else None
     return ImaginedStep(
         model=None,  # type: ignore[arg-type]  (nothing is decoded here)
         previous=frames[:, 0],

@@ -31,7 +31,7 @@ def step_of(
         frames=frames,
         actions=torch.zeros(2, 2, 2),
         elapsed=torch.zeros(2, dtype=torch.long),
-        outputs=FrameOutputs(reward, logits, state, reward, reward),
+        outputs=FrameOutputs(reward, logits + 1, logits, state, reward, reward),
     )
 
 
@@ -42,6 +42,14 @@ def test_learned_success_is_the_classifiers_word():
     verdict = LearnedSuccess()(step_of(logits=LOGITS))
     assert verdict.reward.tolist() == [[0.0, 1.0], [1.0, 0.0]]
     assert verdict.success.tolist() == [[False, True], [True, False]]
+
+
+def test_the_mean_is_believed_where_the_members_need_not_agree():
+    """The mean's logits are higher by 1 here."""
+    verdict = LearnedSuccess(unanimous=False)(step_of(logits=LOGITS))
+    assert verdict.success.tolist() == [[True, True], [True, False]]
+    verdict = LearnedReward(unanimous=False)(step_of(logits=LOGITS))
+    assert verdict.success.tolist() == [[True, True], [True, False]]
 
 
 def test_a_stricter_threshold_accepts_less():

@@ -6,12 +6,18 @@ import runpy
 import shlex
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
+from video.autoencoder import FrameAutoencoder
 from video.cli import main
+from video.statistics import Normalizer
+from worldmodel.uwm import UWM
+from worldmodel.world_model import WorldModel
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("video", "worldmodel", "inverse_dynamics", "policy")
@@ -90,7 +96,25 @@ def test_the_two_commands_are_there():
 
 @pytest.mark.parametrize("config", TRAINED, ids=lambda path: path.stem)
 def test_every_configuration_can_train(config, tmp_path):
-    train_a_step(tmp_path, config)
+    needs = yaml.safe_load(config.read_text())["model"]["init_args"]
+    words = []
+    if "world_model" in needs:
+        untrained_world_model().save_pretrained(tmp_path / "model")
+        words = ["--model.world_model", str(tmp_path / "model")]
+    train_a_step(tmp_path, config, words=words)
+
+
+def untrained_world_model() -> WorldModel:
+    """A narrow one that fits the default dataset."""
+    return WorldModel(
+        network=UWM(latent_channels=8, action_dim=4, width=32, depth=1, heads=2),
+        autoencoder=FrameAutoencoder.from_pretrained("video/autoencoders/metaworld"),
+        fps=20,
+        cameras=("corner2",),
+        frame_size=(64, 64),
+        action_normalizer=Normalizer(-np.ones(4), np.ones(4)),
+        state_normalizer=Normalizer(-np.ones(4), np.ones(4)),
+    )
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda path: path.stem)
@@ -98,11 +122,11 @@ def test_every_size_of_the_world_model_can_train(size, tmp_path):
     train_a_step(tmp_path, ROOT / "configs" / "uwm.yaml", size)
 
 
-def train_a_step(folder: Path, *configs: Path) -> None:
+def train_a_step(folder: Path, *configs: Path, words: Sequence[str] = ()) -> None:
     files = [word for config in configs for word in ("-c", str(config))]
     small = ["--data.batch_size", "2", "--data.encode_first", "false", "--data.in_memory", "false"]
     trial = ["--trainer.fast_dev_run", "1", "--trainer.default_root_dir", str(folder / "run")]
-    main(["fit", *files, *small, *trial])
+    main(["fit", *files, *small, *trial, *words])
     assert not (folder / "run").exists(), "a trial run leaves nothing behind"
 
 

@@ -1,0 +1,6 @@
+"""`python -m inverse_dynamics COMMAND`."""
+
+from video.front_door import run_commands
+
+if __name__ == "__main__":
+    run_commands(["inverse_dynamics.evaluate.evaluate"], "python -m inverse_dynamics")

@@ -1,0 +1,54 @@
+"""What a network says of the actions: a distribution for every step and dimension."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from inverse_dynamics.kinds import is_kind, wrap
+
+SMALLEST_SPREAD = 1e-3
+
+
+class Parameters(NamedTuple):
+    """A network's own output, in normalised units.
+
+    Attributes:
+        location: median of a number or an angle; log odds of high for a binary dimension.
+        log_scale: logarithm of the Laplace distribution's scale; without meaning for a binary one.
+    """
+
+    location: Float[Tensor, "*batch steps size"]
+    log_scale: Float[Tensor, "*batch steps size"]
+
+
+class Estimate(NamedTuple):
+    """Actions and how sure they are, normalised.
+
+    Attributes:
+        mean: median of a number or an angle (in half turns); 2 p - 1 of a binary dimension that is
+            high with probability p.
+        spread: scale of the Laplace distribution; standard deviation of a binary dimension.
+    """
+
+    mean: Float[Tensor, "*batch steps size"]
+    spread: Float[Tensor, "*batch steps size"]
+
+
+def estimate(parameters: Parameters, kinds: Sequence[str]) -> Estimate:
+    """What a network's output means.
+
+    A binary dimension with p = sigmoid(location) has mean 2 p - 1 and spread 2 sqrt(p (1 - p)).
+    """
+    location, log_scale = parameters
+    binary = is_kind(kinds, "binary", location)
+    mean = torch.where(binary, torch.tanh(location / 2), location)
+    mean = torch.where(is_kind(kinds, "angle", mean), wrap(mean), mean)
+    return Estimate(mean, torch.where(binary, binary_spread(mean), log_scale.exp()))
+
+
+def binary_spread(mean: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Standard deviation of a variable that is -1 or 1 and has this mean, never quite zero."""
+    return (1 - mean.square()).clamp(min=0).sqrt().clamp(min=SMALLEST_SPREAD)

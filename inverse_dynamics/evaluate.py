@@ -1,0 +1,146 @@
+"""`python -m inverse_dynamics evaluate`: a model's figures on held-out video, table, JSON, plot."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from inverse_dynamics.held_out import Reading, known_steps, read_split
+from inverse_dynamics.kinds import signed_error
+from inverse_dynamics.model import InverseDynamicsModel
+from inverse_dynamics.plot import write_plot
+from inverse_dynamics.scores import abstention_curve, coverage, r2
+from video.errors import DatasetError
+from video.safe_files import write_json
+
+LEVEL = 0.9
+
+
+def evaluate(
+    model: Path,
+    data: Path,
+    split: str = "test",
+    translation: list[str] | None = None,
+    episodes: int | None = None,
+    out: Path | None = None,
+    device: str = "cpu",
+) -> dict:
+    """Measure an inverse dynamics model on held-out video.
+
+    Args:
+        model: folder of a saved inverse dynamics model.
+        data: dataset with actions.
+        split: split that the model was neither trained nor calibrated on.
+        translation: names of the action dimensions that move the hand; the first three by default.
+        episodes: how many episodes, spread evenly; all by default.
+        out: JSON file to write; evaluation.json beside the model folder by default. The plot of
+            predicted against true actions lies beside it, as PNG.
+        device: where to compute.
+
+    Returns:
+        What the JSON file holds.
+    """
+    loaded = InverseDynamicsModel.from_pretrained(model, device)
+    readings = read_split(loaded, data, split, episodes)
+    result = measure(loaded, readings, translation) | {"data": str(data), "split": split}
+    out = out or Path(model).parent / "evaluation.json"
+    write_report(loaded, readings, result, out)
+    return result
+
+
+def measure(
+    model: InverseDynamicsModel,
+    readings: Sequence[Reading],
+    translation: Sequence[str] | None = None,
+) -> dict:
+    """The figures of `evaluate`, without printing or writing.
+
+    Returns:
+        `r2`, `mae` (data's units) and `coverage_90_by_dimension` by name; `mean_r2_translation`,
+        `coverage_90` (mean of all dimensions), `abstention`, `by_task`, `steps` and `episodes`.
+        What needs a calibration is missing without one.
+
+    Raises:
+        DatasetError: a translation that is no action dimension.
+    """
+    names = model.action_names
+    translation = list(names[:3] if translation is None else translation)
+    unknown = [name for name in translation if name not in names]
+    if unknown or not translation:
+        raise DatasetError(
+            f"translation={translation}, but this model's action dimensions are {list(names)}."
+        )
+    chosen = [names.index(name) for name in translation]
+    steps, kinds = known_steps(readings), model.kinds
+    explained = r2(steps.estimate.mean, steps.actions, kinds)
+    error = signed_error(steps.estimate.mean, steps.actions, kinds).abs().mean(0)
+    half = torch.from_numpy((model.action_normalizer.high - model.action_normalizer.low) / 2)
+    result = {
+        "r2": _by_name(names, explained),
+        "mean_r2_translation": explained[chosen].mean().item(),
+        "mae": _by_name(names, error * half),
+        "steps": len(steps.actions),
+        "episodes": len(readings),
+        "by_task": {
+            task: _by_name(names, _r2_of_task(readings, task, kinds))
+            for task in sorted({reading.task for reading in readings if reading.mask.any()})
+        },
+    }
+    if model.calibration is not None:
+        inside = coverage(steps, model.calibration, LEVEL, kinds)
+        result["coverage_90"] = inside.mean().item()
+        result["coverage_90_by_dimension"] = _by_name(names, inside)
+        result["abstention"] = abstention_curve(steps, model.calibration, kinds)
+    return result
+
+
+def write_report(
+    model: InverseDynamicsModel, readings: Sequence[Reading], result: dict, out: Path
+) -> None:
+    """Print the table; write the figures as JSON and the plot as PNG beside it."""
+    write_json(out, result)
+    plot = out.with_suffix(".png")
+    steps = known_steps(readings)
+    denormalize = model.action_normalizer.denormalize
+    write_plot(
+        plot,
+        denormalize(steps.estimate.mean).numpy(),
+        denormalize(steps.actions).numpy(),
+        [f"{name}  R2 {result['r2'][name]:.2f}" for name in model.action_names],
+    )
+    print(table(result))
+    print(f"wrote {out}")
+    print(f"wrote {plot}")
+
+
+def table(result: dict) -> str:
+    """The figures as text for a terminal."""
+    names = list(result["r2"])
+    lines = [f"{'':<26}" + "".join(f"{name:>10}" for name in names)]
+    rows = [("R2", result["r2"], ".3f"), ("mean absolute error", result["mae"], ".3f")]
+    if "coverage_90" in result:
+        rows.append(("in the 90 % interval", result["coverage_90_by_dimension"], ".1%"))
+    rows += [(f"R2, {task}"[:25], values, ".3f") for task, values in result["by_task"].items()]
+    for title, values, form in rows:
+        cells = ("-" if math.isnan(values[name]) else f"{values[name]:{form}}" for name in names)
+        lines.append(f"{title:<26}" + "".join(f"{cell:>10}" for cell in cells))
+    lines.append(f"{'mean R2 of translation':<26}{result['mean_r2_translation']:>10.3f}")
+    if "abstention" in result:
+        curve = result["abstention"]
+        lines.append(f"{'share labelled':<26}" + "".join(f"{p['share']:>7.0%}" for p in curve))
+        lines.append(f"{'  error (normalised)':<26}" + "".join(f"{p['mae']:>7.3f}" for p in curve))
+    lines.append(
+        f"{result['steps']} steps of {result['episodes']} episodes of split {result['split']!r} of "
+        f"{result['data']}"
+    )
+    return "\n".join(lines)
+
+
+def _by_name(names: Sequence[str], values: torch.Tensor) -> dict[str, float]:
+    return dict(zip(names, values.tolist(), strict=True))
+
+
+def _r2_of_task(readings: Sequence[Reading], task: str, kinds: Sequence[str]) -> torch.Tensor:
+    steps = known_steps([reading for reading in readings if reading.task == task])
+    return r2(steps.estimate.mean, steps.actions, kinds)

@@ -1,0 +1,73 @@
+"""What a wrong action costs: pure functions of a network's output, the true actions and a mask.
+
+An action whose mask is False costs exactly nothing, whatever stands in its place, NaN included.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from inverse_dynamics.estimate import Parameters
+from inverse_dynamics.kinds import is_kind, signed_error
+
+
+def action_loss(
+    parameters: Parameters,
+    actions: Float[Tensor, "batch steps size"],
+    mask: Bool[Tensor, "batch steps"],
+    kinds: Sequence[str],
+) -> Float[Tensor, ""]:
+    """Mean negative log-likelihood of the known actions; 0 where none is known.
+
+    Args:
+        parameters: the network's output.
+        actions: the true ones, normalised.
+        mask: where they are known.
+        kinds: of the dimensions: numbers and angles are Laplace-distributed, angles the short way
+            round, binary dimensions Bernoulli.
+    """
+    actions = actions.masked_fill(~mask[..., None], 0.0)
+    error = signed_error(parameters.location, actions, kinds)
+    binary = is_kind(kinds, "binary", actions)
+    loss = torch.where(
+        binary,
+        bernoulli_loss(parameters.location, actions),
+        laplace_loss(error, parameters.log_scale),
+    )
+    return masked_mean(loss, mask)
+
+
+def laplace_loss(
+    error: Float[Tensor, "*shape"], log_scale: Float[Tensor, "*shape"]
+) -> Float[Tensor, "*shape"]:
+    """-log p of Laplace's distribution without its constant: |e| / b + log b."""
+    return error.abs() * (-log_scale).exp() + log_scale
+
+
+def bernoulli_loss(
+    log_odds: Float[Tensor, "*shape"], true: Float[Tensor, "*shape"]
+) -> Float[Tensor, "*shape"]:
+    """-log p of a dimension that is high where `true` is positive: log(1 + exp(-+ log odds))."""
+    return F.softplus(torch.where(true > 0, -log_odds, log_odds))
+
+
+def state_loss(
+    predicted: Float[Tensor, "batch frames state_dim"],
+    state: Float[Tensor, "batch frames state_dim"],
+    mask: Bool[Tensor, "batch frames"],
+) -> Float[Tensor, ""]:
+    """Mean absolute error of the robot's state where it is known; 0 where it never is."""
+    if state.shape[-1] == 0:
+        return predicted.new_zeros(())
+    return masked_mean((predicted - state.masked_fill(~mask[..., None], 0.0)).abs(), mask)
+
+
+def masked_mean(
+    loss: Float[Tensor, "batch steps size"], mask: Bool[Tensor, "batch steps"]
+) -> Float[Tensor, ""]:
+    """Mean over the size and the steps of which the mask is True; 0 without any."""
+    weight = mask[..., None].to(loss.dtype)
+    return (loss * weight).sum() / (weight.sum() * loss.shape[-1]).clamp(min=1)

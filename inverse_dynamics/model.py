@@ -1,0 +1,198 @@
+"""A saved inverse dynamics model: one folder with everything that is needed to read actions.
+
+    inverse_dynamics.json   frame rate, cameras, frame size, window, action range, calibration
+    network/                the network (diffusers layout: config.json and safetensors)
+    autoencoder/            the frozen autoencoder that makes the latents it looks at
+
+No pickle anywhere. `InverseDynamicsModel.from_pretrained(folder)` is all a user calls.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from inverse_dynamics.calibration import Calibration
+from inverse_dynamics.estimate import Estimate
+from inverse_dynamics.network import ActionReader
+from inverse_dynamics.windows import read_video
+from video.autoencoder import FrameAutoencoder
+from video.errors import DatasetError
+from video.statistics import Normalizer
+
+FORMAT = 1
+"""Version of the folder's layout."""
+
+
+@dataclass
+class InverseDynamicsModel:
+    """The network and all that gives its numbers a meaning.
+
+    Example:
+        >>> model = InverseDynamicsModel.from_pretrained("runs/idm/model")  # doctest: +SKIP
+        >>> model.actions(latents)  # (N, T, V, C, h, w) to (N, T-1, A) # doctest: +SKIP
+
+    Attributes:
+        network: from frames to distributions of the actions between them.
+        autoencoder: frames to the latents that the network looks at.
+        fps: frames per second it was trained at.
+        cameras: camera names, in the order of the view axis.
+        frame_size: height and width in pixels.
+        window: frames of a clip it was trained on.
+        action_normalizer: the data's units to [-1, 1].
+        action_names: one for each dimension.
+        calibration: how far its spread can be trusted; None until that is measured.
+    """
+
+    network: ActionReader
+    autoencoder: FrameAutoencoder
+    fps: float
+    cameras: tuple[str, ...]
+    frame_size: tuple[int, int]
+    window: int
+    action_normalizer: Normalizer
+    action_names: tuple[str, ...]
+    calibration: Calibration | None = None
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, device: str = "cpu") -> "InverseDynamicsModel":
+        """Load a folder written by `save_pretrained`.
+
+        Raises:
+            DatasetError: the folder is missing, is no such model, lacks the range of the actions,
+                or is of another layout.
+        """
+        folder = Path(folder)
+        path = folder / "inverse_dynamics.json"
+        if not path.is_file():
+            raise DatasetError(
+                f"{path} does not exist, so {folder} is no inverse dynamics model. Train one with "
+                "`lightning fit -c configs/idm.yaml`; it ends in runs/idm/model."
+            )
+        saved = json.loads(path.read_text())
+        if saved.get("format") != FORMAT:
+            raise DatasetError(
+                f"{path} has format {saved.get('format')}, this code reads {FORMAT}. Use the "
+                "version of this package that wrote it, or train again."
+            )
+        if not saved.get("actions"):
+            raise DatasetError(
+                f"{path} lacks the range of the actions ('actions' with 'low' and 'high'), so what "
+                "the network reads has no units. Train again, or put the folder's own file back."
+            )
+        autoencoder = FrameAutoencoder.from_pretrained(folder / "autoencoder")
+        if autoencoder.fingerprint != saved["autoencoder"]:
+            raise DatasetError(
+                f"{folder / 'autoencoder'} has the fingerprint {autoencoder.fingerprint}, the "
+                f"network was trained on latents of {saved['autoencoder']}. Put that one back."
+            )
+        network = ActionReader.from_pretrained(folder / "network", low_cpu_mem_usage=False)
+        assert isinstance(network, ActionReader)
+        nn.Module.to(network, device).eval().requires_grad_(False)
+        calibration = saved["calibration"]
+        return cls(
+            network=network,
+            autoencoder=autoencoder.to(device),
+            fps=saved["fps"],
+            cameras=tuple(saved["cameras"]),
+            frame_size=(saved["frame_size"][0], saved["frame_size"][1]),
+            window=saved["window"],
+            action_normalizer=Normalizer.from_json(saved["actions"]),
+            action_names=tuple(saved["action_names"]),
+            calibration=None if calibration is None else Calibration.from_json(calibration),
+        )
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write the folder; one that is already there is replaced only when the new one is whole.
+
+        Raises:
+            DatasetError: the disk does not take it; what stood there before is untouched.
+        """
+        folder = Path(folder)
+        temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+        retired = folder.with_name(f".{folder.name}.retired")
+        try:
+            temporary.mkdir(parents=True)
+            self.network.save_pretrained(temporary / "network")
+            self.autoencoder.save_pretrained(temporary / "autoencoder")
+            text = json.dumps(self._json(), indent=2)
+            (temporary / "inverse_dynamics.json").write_text(text + "\n")
+            shutil.rmtree(retired, ignore_errors=True)
+            if folder.exists():
+                folder.rename(retired)
+            temporary.rename(folder)
+        except OSError as error:
+            raise DatasetError(
+                f"{folder}: the model could not be written ({error}). Free space or choose another "
+                "folder; an earlier model there is untouched."
+            ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(retired, ignore_errors=True)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kind of each action dimension, see `kinds.py`."""
+        return self.network.kinds
+
+    def encode(
+        self, frames: UInt8[Tensor, "*batch 3 height width"]
+    ) -> Float[Tensor, "*batch channels h w"]:
+        """Frames to latents, rounded as stored ones are."""
+        return self.autoencoder.encode(frames).half().float()
+
+    @torch.inference_mode()
+    def read(self, latents: Float[Tensor, "batch frames views channels h w"]) -> Estimate:
+        """Distributions of the actions between the frames, normalised.
+
+        A video that is longer than `window` is read in overlapping windows. Rows of a batch do not
+        know each other.
+
+        Args:
+            latents: of videos of two frames or more, as `encode` makes them.
+
+        Raises:
+            ValueError: a single frame, or latents of another shape than it was trained on.
+        """
+        shape = tuple(latents.shape[2:])
+        if shape != self.network.frame_shape or latents.shape[1] < 2:
+            raise ValueError(
+                f"latents of shape {tuple(latents.shape)} cannot be read: this model wants (videos,"
+                f" frames, *{self.network.frame_shape}) with two frames or more. Latents must be "
+                "those of its own autoencoder."
+            )
+        weights = next(self.network.parameters())
+        return read_video(self.network.read, latents.to(weights), self.window, self.kinds)
+
+    def actions(
+        self, latents: Float[Tensor, "batch frames views channels h w"]
+    ) -> Float[Tensor, "batch steps size"]:
+        """The likeliest actions between the frames, in the data's units; as `read`.
+
+        An imagined environment takes this method as its `idm`.
+        """
+        return self.action_normalizer.denormalize(self.read(latents).mean)
+
+    def actions_of_frames(
+        self, frames: UInt8[Tensor, "batch frames views 3 height width"]
+    ) -> Float[Tensor, "batch steps size"]:
+        """The same for frames of `frame_size`."""
+        return self.actions(self.encode(frames))
+
+    def _json(self) -> dict:
+        return {
+            "format": FORMAT,
+            "fps": self.fps,
+            "cameras": list(self.cameras),
+            "frame_size": list(self.frame_size),
+            "window": self.window,
+            "autoencoder": self.autoencoder.fingerprint,
+            "actions": self.action_normalizer.to_json(),
+            "action_names": list(self.action_names),
+            "calibration": self.calibration and self.calibration.to_json(),
+        }

@@ -1,0 +1,219 @@
+"""The network: from the frames of a clip to a distribution for every action between them.
+
+Every frame becomes one token by itself: where in the picture the things are that its feature maps
+look for (their soft centres, finer than a latent pixel), and a glance at the whole. A step's token
+joins those of its two frames and their difference; attention over all steps of the clip, earlier
+and later ones, does the rest. The robot's state can be read off a frame's token, which is trained,
+where the data have it, only because it teaches the tokens where to look.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from inverse_dynamics.estimate import Estimate, Parameters, estimate
+from inverse_dynamics.kinds import KINDS
+
+DIFFERENCE_GAIN = 8.0
+"""Neighbouring frames differ little."""
+
+LOG_SCALE_RANGE = (-6.0, 2.0)
+ROTARY_BASE = 100.0
+
+
+class Readout(NamedTuple):
+    """What the network makes of a clip.
+
+    Attributes:
+        actions: the distributions of the actions between the frames.
+        state: the robot's state at each frame, normalised; S = 0 where it was not trained.
+    """
+
+    actions: Parameters
+    state: Float[Tensor, "batch frames state_dim"]
+
+
+class ActionReader(ModelMixin, ConfigMixin):
+    """Reads actions off clips, looking at what comes before and after.
+
+    Args:
+        frame_shape: of one frame: views, channels, height and width of latents; or one
+            number, the size of a state vector.
+        kinds: kind of each action dimension, see `kinds.py`.
+        state_dim: dimensions S of the robot's state; 0: not trained.
+        width: channels of a token.
+        depth: layers of attention.
+        heads: of the attention.
+        channels: feature maps of the picture.
+        dropout: of the tokens, in training.
+
+    Raises:
+        ValueError: an unknown kind, a frame shape that is neither picture nor vector, or a width
+            that the heads do not divide into an even number.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        frame_shape: list[int],
+        kinds: list[str],
+        state_dim: int = 0,
+        width: int = 192,
+        depth: int = 3,
+        heads: int = 4,
+        channels: int = 48,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        if not set(kinds) <= set(KINDS):
+            raise ValueError(f"kinds={kinds}, but each must be one of {KINDS}")
+        if len(frame_shape) not in (1, 4):
+            raise ValueError(f"frame_shape={frame_shape} is neither (views, c, h, w) nor (size,)")
+        if width % (2 * heads):
+            raise ValueError(f"width={width} is not a multiple of twice heads={heads}")
+        if len(frame_shape) == 4:
+            self.embed_frame = PictureEncoder(*frame_shape, width, channels, dropout)
+        else:
+            self.embed_frame = nn.Linear(frame_shape[0], width)
+        self.read_state = nn.Linear(width, state_dim) if state_dim else None
+        self.embed_step = nn.Sequential(
+            nn.Linear(3 * width, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        self.layers = nn.ModuleList(Layer(width, heads, dropout) for _ in range(depth))
+        self.norm = nn.RMSNorm(width)
+        self.read_actions = nn.Linear(width, 2 * len(kinds))
+        nn.init.zeros_(self.read_actions.weight)
+        nn.init.zeros_(self.read_actions.bias)
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Of one frame."""
+        return tuple(self.config["frame_shape"])
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of the action dimensions."""
+        return tuple(self.config["kinds"])
+
+    def forward(self, frames: Float[Tensor, "batch frames *shape"]) -> Readout:
+        """Read the actions between the frames of clips of any length from two frames on."""
+        tokens = self.embed_frame(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).float()
+        before, after = tokens[:, :-1], tokens[:, 1:]
+        joined = torch.cat((before, after, DIFFERENCE_GAIN * (after - before)), dim=-1)
+        steps = self.embed_step(joined)
+        for layer in self.layers:
+            steps = layer(steps)
+        location, log_scale = self.read_actions(self.norm(steps)).float().chunk(2, dim=-1)
+        return Readout(
+            Parameters(location, (log_scale - 1).clamp(*LOG_SCALE_RANGE)),
+            tokens[..., :0] if self.read_state is None else self.read_state(tokens).float(),
+        )
+
+    def read(self, frames: Float[Tensor, "batch frames *shape"]) -> Estimate:
+        """The distributions alone, as `forward` gives them, by mean and spread."""
+        return estimate(self(frames).actions, self.kinds)
+
+
+class PictureEncoder(nn.Module):
+    """One token of each frame, all views together.
+
+    Args:
+        views: camera views V.
+        inputs: channels of the picture.
+        rows: height of the picture.
+        columns: width of the picture.
+        width: channels of the token.
+        channels: feature maps.
+        dropout: of the glance at the whole.
+    """
+
+    centers: Tensor
+
+    def __init__(
+        self,
+        views: int,
+        inputs: int,
+        rows: int,
+        columns: int,
+        width: int,
+        channels: int,
+        dropout: float,
+    ):
+        super().__init__()
+        self.maps = nn.Sequential(
+            nn.Conv2d(inputs, channels, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(channels, channels, 1),
+        )
+        down, across = torch.linspace(-1, 1, rows), torch.linspace(-1, 1, columns)
+        grid = torch.stack(torch.meshgrid(down, across, indexing="ij"), dim=-1)
+        self.register_buffer("centers", grid.flatten(0, 1), persistent=False)
+        self.embed_centers = nn.Linear(views * 3 * channels, width)
+        self.embed_whole = nn.Linear(views * inputs * rows * columns, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, frames: Float[Tensor, "batch views channels height width"]
+    ) -> Float[Tensor, "batch token"]:
+        """Soft centres and strengths of the feature maps, and the picture as it is."""
+        maps = self.maps(frames.flatten(0, 1)).flatten(2).float()
+        centers = maps.softmax(dim=-1) @ self.centers  # (batch views) channels 2
+        strengths = maps.logsumexp(dim=-1) - math.log(maps.shape[-1])
+        found = torch.cat((centers.flatten(1), strengths), dim=1)
+        found = found.unflatten(0, frames.shape[:2]).flatten(1)
+        return self.embed_centers(found) + self.embed_whole(self.dropout(frames.flatten(1)))
+
+
+class Layer(nn.Module):
+    """Attention over the steps of a clip, then a gated linear unit.
+
+    Args:
+        width: channels of a token.
+        heads: of the attention.
+        dropout: of what is added to the tokens.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.RMSNorm(width)
+        self.queries_keys_values = nn.Linear(width, 3 * width, bias=False)
+        self.attention_out = nn.Linear(width, width, bias=False)
+        self.unit_norm = nn.RMSNorm(width)
+        self.unit_in = nn.Linear(width, 4 * width)
+        self.unit_out = nn.Linear(2 * width, width)
+        self.dropout = nn.Dropout(dropout)
+        nn.init.zeros_(self.attention_out.weight)
+        nn.init.zeros_(self.unit_out.weight)
+
+    def forward(self, x: Float[Tensor, "batch steps width"]) -> Float[Tensor, "batch steps width"]:
+        """Every step looks at all steps, earlier and later."""
+        projected = self.queries_keys_values(self.attention_norm(x))
+        queries, keys, values = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(rotate(queries), rotate(keys), values)
+        x = x + self.dropout(self.attention_out(attended.transpose(1, 2).flatten(2)))
+        content, gate = self.unit_in(self.unit_norm(x)).chunk(2, dim=-1)
+        return x + self.dropout(self.unit_out(content * F.silu(gate)))
+
+
+def rotate(x: Float[Tensor, "*batch steps width"]) -> Float[Tensor, "*batch steps width"]:
+    """Rotary positions: channels (i, i + half) of step t turn by t * base^(-i / half).
+
+    So attention sees how far apart two steps are, and a clip may have any length.
+
+    Source: Su et al., RoFormer, arXiv 2104.09864, eq. 15.
+    """
+    half = x.shape[-1] // 2
+    exponents = torch.arange(half, device=x.device) / half
+    angles = torch.arange(x.shape[-2], device=x.device)[:, None] * ROTARY_BASE**-exponents
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)

@@ -1,0 +1,237 @@
+"""Training of the inverse dynamics model: `lightning fit -c configs/idm.yaml`.
+
+The losses are in `losses.py`; here is only what a step is made of. The clips are those of a
+`ClipDataModule`; those without any known action only teach the robot's state, if they have it.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from inverse_dynamics.estimate import estimate
+from inverse_dynamics.kinds import fit_to_kinds, signed_error
+from inverse_dynamics.losses import action_loss, masked_mean, state_loss
+from inverse_dynamics.model import InverseDynamicsModel
+from inverse_dynamics.network import ActionReader
+from video.datamodule import ClipDataModule
+from video.errors import DatasetError
+from video.muon import Muon
+from video.statistics import Normalizer
+
+
+@dataclass
+class ReaderSizes:
+    """The network's sizes; what is missing here the data decide.
+
+    The fields are those of `ActionReader`.
+    """
+
+    width: int = 192
+    depth: int = 3
+    heads: int = 4
+    channels: int = 48
+    dropout: float = 0.1
+
+
+@dataclass
+class ReaderOptimization:
+    """Muon, its schedule, and what the loss consists of.
+
+    Attributes:
+        learning_rate: the peak, of matrices.
+        vector_learning_rate: the peak, of everything else.
+        weight_decay: of matrices.
+        warmup_steps: linear warm-up.
+        cooldown: share of the run, at its end, over which the learning rates fall to zero.
+        state_weight: weight of the robot's state in the loss, where the data have it.
+        noise: standard deviation of noise on the latents, at most; every clip has its own share.
+    """
+
+    learning_rate: float = 0.02
+    vector_learning_rate: float = 2e-3
+    weight_decay: float = 0.0
+    warmup_steps: int = 50
+    cooldown: float = 0.6
+    state_weight: float = 1.0
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if not 0 < self.cooldown <= 1 or self.warmup_steps < 1:
+            raise ValueError(
+                f"need 0 < cooldown <= 1 and warmup_steps >= 1, got {self.cooldown} and "
+                f"{self.warmup_steps}"
+            )
+        if self.noise < 0 or self.state_weight < 0:
+            raise ValueError(
+                f"noise={self.noise} and state_weight={self.state_weight} must not be negative"
+            )
+
+
+class InverseDynamicsTraining(L.LightningModule):
+    """Train an `ActionReader` on the clips of a `ClipDataModule`.
+
+    At the end the model is written to `<default_root_dir>/model`, not calibrated yet.
+
+    Args:
+        sizes: the network's sizes.
+        optimization: optimiser, schedule and loss.
+        kinds: kind of each action dimension: 'number', 'angle' (radians) or 'binary'; None takes
+            all for numbers.
+        action_names: one for each dimension; None counts them.
+        seed: of weights, noise and dropout.
+    """
+
+    def __init__(
+        self,
+        sizes: ReaderSizes = ReaderSizes(),  # noqa: B008 - never changed
+        optimization: ReaderOptimization = ReaderOptimization(),  # noqa: B008
+        kinds: list[str] | None = None,
+        action_names: list[str] | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.sizes = sizes
+        self.optimization = optimization
+        self.wanted_kinds = kinds
+        self.wanted_names = action_names
+        self.seed = seed
+        self.network: ActionReader | None = None
+
+    @property
+    def data(self) -> ClipDataModule:
+        """The data module of this run."""
+        return self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+
+    def configure_model(self) -> None:
+        """Build the network, once the data are known.
+
+        Raises:
+            DatasetError: data without latents or actions, clips of a single frame, or kinds or
+                names that do not fit the actions.
+        """
+        if self.network is not None:
+            return
+        data = self.data
+        if data.autoencoder is None or data.latent_shape is None:
+            raise DatasetError(
+                "the inverse dynamics model looks at latents: set data.autoencoder to its folder, "
+                "such as video/autoencoders/metaworld"
+            )
+        if data.clip_frames < 2:
+            raise DatasetError(
+                f"data.clip_frames is {data.clip_frames}, but an action lies between two frames. "
+                "Set data.clip_frames to about 16."
+            )
+        if data.stride != 1:
+            raise DatasetError(
+                f"data.stride is {data.stride}, but every frame's action is to be read. Set it to "
+                "1, and data.fps to what the datasets have."
+            )
+        if data.action_normalizer is None:
+            paths = ", ".join(source.path for source in data.sources)
+            raise DatasetError(
+                f"{paths}: no actions are known in the training data, so there is nothing to "
+                "learn. Name a dataset with actions, without 'action_free' and 'labels: 0'."
+            )
+        size = data.action_normalizer.dim
+        kinds = self.wanted_kinds or ["number"] * size
+        self.normalizer = fit_to_kinds(data.action_normalizer, kinds)
+        self.names = self.wanted_names or [str(dimension) for dimension in range(size)]
+        if len(set(self.names)) != size or len(self.names) != size:
+            raise DatasetError(
+                f"model.action_names is {self.names}, but the data have {size} action dimensions. "
+                "Give each a name of its own, or leave action_names out."
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            self.network = ActionReader(
+                frame_shape=[len(data.cameras), *data.latent_shape],
+                kinds=list(kinds),
+                state_dim=data.state_dim,
+                **asdict(self.sizes),
+            )
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Read the clips, compare with what was recorded."""
+        assert self.network is not None
+        torch.manual_seed(self._step_seed(batch_idx))  # of noise and dropout, so a run can resume
+        latents = batch["latents"]
+        share = torch.rand(len(latents), 1, 1, 1, 1, 1, device=latents.device)
+        noise = self.optimization.noise * share * torch.randn_like(latents)
+        actions, state = self.network(latents + noise)
+        loss = action_loss(actions, self._actions(batch), batch["action_mask"], self.network.kinds)
+        state_error = state_loss(state, batch["state"], batch["state_mask"])
+        self.log("loss", loss, prog_bar=True, sync_dist=True)
+        self.log("state_loss", state_error, sync_dist=True)
+        return loss + self.optimization.state_weight * state_error
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Log the loss and the mean absolute error on held-out clips."""
+        assert self.network is not None
+        readout, true = self.network(batch["latents"]).actions, self._actions(batch)
+        mask, kinds = batch["action_mask"], self.network.kinds
+        error = signed_error(estimate(readout, kinds).mean, true, kinds).abs()
+        self.log("val_loss", action_loss(readout, true, mask, kinds), sync_dist=True)
+        self.log("val_mae", masked_mean(error, mask), prog_bar=True, sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        """Muon with warm-up, a plateau, and a linear fall to zero."""
+        settings, total = self.optimization, int(self.trainer.estimated_stepping_batches)
+        optimizer = Muon(
+            self.parameters(),
+            settings.learning_rate,
+            settings.vector_learning_rate,
+            weight_decay=settings.weight_decay,
+        )
+
+        def factor(step: int) -> float:
+            falling = (total - step) / (settings.cooldown * total)
+            return max(0.0, min(1.0, (step + 1) / settings.warmup_steps, falling))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_train_end(self) -> None:
+        """Write the model folder; a trial run leaves nothing behind."""
+        if self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
+            self.model().save_pretrained(Path(self.trainer.default_root_dir) / "model")
+
+    def model(self) -> InverseDynamicsModel:
+        """The model as it stands now, without a calibration."""
+        assert self.network is not None
+        assert self.data.autoencoder is not None
+        network = ActionReader.from_config(self.network.config)
+        assert isinstance(network, ActionReader)
+        network.load_state_dict(self.network.state_dict())
+        nn.Module.to(network, "cpu")
+        return InverseDynamicsModel(
+            network=network.eval().requires_grad_(False),
+            autoencoder=self.data.autoencoder,
+            fps=self.data.fps,
+            cameras=tuple(self.data.cameras),
+            frame_size=(self.data.frame_size[0], self.data.frame_size[1]),
+            window=self.data.clip_frames,
+            action_normalizer=self.normalizer,
+            action_names=tuple(self.names),
+        )
+
+    def _actions(self, batch: dict[str, Tensor]) -> Tensor:
+        """The batch's actions by this model's own range, which differs for angles."""
+        own: Normalizer | None = self.data.action_normalizer
+        assert own is not None
+        return self.normalizer.normalize(own.denormalize(batch["actions"]))
+
+    def _step_seed(self, batch_idx: int) -> int:
+        """A seed of the step, the same wherever a run was resumed."""
+        micro = batch_idx % self.trainer.accumulate_grad_batches
+        key = (self.seed, self.trainer.global_step, micro, self.trainer.global_rank)
+        return int(np.random.SeedSequence(key).generate_state(1)[0])

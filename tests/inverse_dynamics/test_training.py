@@ -1,0 +1,191 @@
+"""Training runs as a user starts them, and what they leave behind."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from tiny_autoencoders import tiny_autoencoder
+from tiny_datasets import FPS, moving_square
+
+from inverse_dynamics.evaluate import evaluate
+from inverse_dynamics.held_out import read_split
+from inverse_dynamics.model import InverseDynamicsModel
+from inverse_dynamics.training import InverseDynamicsTraining, ReaderOptimization
+from video.cli import main
+from video.errors import DatasetError
+from video.front_door import run_commands
+from video.writer import DatasetWriter
+
+QUIET = ("--trainer.callbacks", "null")
+
+
+@pytest.fixture(scope="module")
+def autoencoder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "autoencoder"
+    tiny_autoencoder().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def config(tiny_dataset, autoencoder, tmp_path) -> Path:
+    """The project's own configuration at toy size."""
+    toy = yaml.safe_load(Path("configs/idm.yaml").read_text())
+    arguments = toy["model"]["init_args"]
+    arguments["sizes"] |= {"width": 16, "depth": 1, "channels": 4, "heads": 2}
+    arguments["optimization"] |= {"warmup_steps": 1}
+    arguments["action_names"] = ["x", "y"]
+    source = {"path": str(tiny_dataset), "latents": str(tmp_path / "latents")}
+    toy["data"]["init_args"] |= {
+        "datasets": [source | {"validation_split": "test"}],
+        "autoencoder": str(autoencoder),
+        "clip_frames": 6,
+        "batch_size": 8,
+    }
+    toy["trainer"] |= {
+        "default_root_dir": str(tmp_path / "run"),
+        "accelerator": "cpu",
+        "precision": "32-true",
+        "max_steps": 4,
+        "log_every_n_steps": 1,
+        "val_check_interval": 2,
+        "enable_progress_bar": False,
+    }
+    toy["trainer"]["callbacks"][0]["init_args"] |= {
+        "validation": str(tiny_dataset),
+        "validation_split": "train",
+        "data": str(tiny_dataset),
+        "split": "test",
+        "translation": ["x", "y"],
+    }
+    path = tmp_path / "toy.yaml"
+    path.write_text(yaml.safe_dump(toy))
+    return path
+
+
+def losses(folder: Path) -> dict[int, float]:
+    with (folder / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["loss"]]
+    return {int(row["step"]): float(row["loss"]) for row in rows}
+
+
+def refused(config: Path, capsys: pytest.CaptureFixture, *options: str) -> str:
+    """What a run says that does not start."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "-c", str(config), *QUIET, *options])
+    assert stopped.value.code == 1
+    return capsys.readouterr().err
+
+
+def test_a_run_leaves_a_calibrated_model_and_its_figures(config, tiny_dataset, tmp_path, capfd):
+    main(["fit", "-c", str(config)])
+    run = tmp_path / "run"
+    model = InverseDynamicsModel.from_pretrained(run / "model")
+    assert model.calibration is not None
+    assert model.action_names == ("x", "y")
+    assert (model.fps, model.cameras, model.window) == (FPS, ("top",), 6)
+    result = json.loads((run / "evaluation.json").read_text())
+    assert set(result["r2"]) == {"x", "y"}
+    assert result["mean_r2_translation"] == pytest.approx(np.mean(list(result["r2"].values())))
+    assert 0 <= result["coverage_90"] <= 1
+    assert (result["episodes"], result["steps"], result["split"]) == (1, 19, "test")
+    assert len(result["abstention"]) == 10
+    with Image.open(run / "evaluation.png") as plot:
+        assert plot.width > 480
+    printed = capfd.readouterr().out
+    assert "mean R2 of translation" in printed
+    assert "calibrated on" in printed
+
+    command = ["evaluate", str(run / "model"), str(tiny_dataset), "--out", str(tmp_path / "e.json")]
+    assert run_commands([evaluate], "python -m inverse_dynamics", command)["r2"] == result["r2"]
+
+
+def test_a_trial_run_leaves_nothing_behind(config, tmp_path):
+    main(["fit", "-c", str(config), "--trainer.fast_dev_run", "true"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_same_seed_same_run_and_a_resumed_one_goes_on(config, tmp_path, monkeypatch):
+    main(["fit", "-c", str(config), *QUIET])
+    again, broken = tmp_path / "again", tmp_path / "broken"
+    main(["fit", "-c", str(config), *QUIET, "--trainer.default_root_dir", str(again)])
+    assert losses(again) == losses(tmp_path / "run")
+    part = [*QUIET, "--trainer.default_root_dir", str(broken), "--checkpoint.every_n_steps", "1"]
+    step = InverseDynamicsTraining.training_step
+
+    def interrupted(self, *batch):
+        if self.trainer.global_step == 2:
+            raise RuntimeError("stopped on purpose")
+        return step(self, *batch)
+
+    monkeypatch.setattr(InverseDynamicsTraining, "training_step", interrupted)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        main(["fit", "-c", str(config), *part])
+    monkeypatch.undo()
+    main(["fit", "-c", str(config), *part, "--ckpt_path", "last"])
+    assert losses(broken) == pytest.approx(losses(again), rel=1e-5)
+
+
+def test_angles_and_grippers_are_trained_as_such(config, tmp_path):
+    kinds = ["--model.init_args.kinds", "[angle, binary]"]
+    main(["fit", "-c", str(config), *kinds])
+    model = InverseDynamicsModel.from_pretrained(tmp_path / "run" / "model")
+    assert model.kinds == ("angle", "binary")
+    assert model.action_normalizer.high[0] == np.float32(np.pi)
+
+
+def test_data_that_cannot_be_trained_on_are_explained(config, capsys):
+    toy = yaml.safe_load(config.read_text())
+    toy["data"]["init_args"]["datasets"][0]["action_free"] = True
+    free = config.with_name("free.yaml")
+    free.write_text(yaml.safe_dump(toy))
+    assert "no actions are known in the training data" in refused(free, capsys)
+    names = ["--model.init_args.action_names", "[x, y, z]"]
+    assert "have 2 action dimensions" in refused(config, capsys, *names)
+    kinds = ["--model.init_args.kinds", "[number]"]
+    assert "have 2 action dimensions" in refused(config, capsys, *kinds)
+    single = ["--data.init_args.clip_frames", "1"]
+    assert "an action lies between two frames" in refused(config, capsys, *single)
+    stride = ["--data.init_args.stride", "2"]
+    assert "Set it to 1" in refused(config, capsys, *stride)
+    pixels = ["--data.init_args.autoencoder", "null", "--data.init_args.encode_first", "false"]
+    assert "looks at latents" in refused(config, capsys, *pixels)
+
+
+def test_settings_that_cannot_be_are_named():
+    with pytest.raises(ValueError, match="cooldown"):
+        ReaderOptimization(cooldown=0)
+    with pytest.raises(ValueError, match="noise=-1"):
+        ReaderOptimization(noise=-1)
+
+
+def write_squares(path: Path, fps: float = FPS, camera: str = "top", actions: int = 2) -> Path:
+    """One episode, differing in what is asked for."""
+    writer = DatasetWriter(path, fps, crf=10)
+    episode = moving_square(0, 12)
+    episode.frames = {camera: episode.frames["top"]}
+    if actions != 2:
+        episode.actions = np.repeat(episode.actions, 2, axis=1) if actions else None
+    writer.add(0, episode, "test")
+    return writer.finalize()
+
+
+def test_video_that_a_model_cannot_read_is_explained(config, tiny_dataset, tmp_path):
+    main(["fit", "-c", str(config), *QUIET, "--trainer.max_steps", "1"])
+    model = InverseDynamicsModel.from_pretrained(tmp_path / "run" / "model")
+    for name, options, message in (
+        ("rate", {"fps": 5.0}, "5 fps"),
+        ("view", {"camera": "wrist"}, "has the cameras"),
+        ("size", {"actions": 4}, "actions of size 4"),
+        ("free", {"actions": 0}, "no known actions"),
+    ):
+        with pytest.raises(DatasetError, match=message):
+            read_split(model, write_squares(tmp_path / name, **options), "test")
+    with pytest.raises(DatasetError, match="Pass --split"):
+        read_split(model, tiny_dataset, "validation")
+    model.frame_size = (64, 64)
+    with pytest.raises(DatasetError, match="frames of 32x32"):
+        read_split(model, tiny_dataset, "test")

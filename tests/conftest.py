@@ -1,6 +1,7 @@
 """What the tests of all packages share."""
 
 import functools
+import multiprocessing
 import os
 from collections.abc import Iterator
 
@@ -8,9 +9,19 @@ import jaxtyping
 import pytest
 import torch
 
+from video.simulators.drawing import without_display
+
 pytest_plugins = ["tiny_datasets"]
 
 torch.set_num_threads(1)  # tiny networks are faster so, and give the same numbers everywhere
+
+
+without_display()  # before a test module imports an RL library, and that mujoco
+
+
+def pytest_collection_finish() -> None:
+    """Torchrl, once imported, lets every process of this one be spawned; take that back."""
+    multiprocessing.set_start_method(None, force=True)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ object position that follows `reset(seed=...)`, a first frame that shows it, and
 kept and restored. Tasks are registered in `__init__.py`; policies are in `metaworld_policies.py`.
 """
 
-import os
 import sys
 import weakref
 from collections.abc import Sequence
@@ -16,13 +15,14 @@ import gymnasium
 import numpy as np
 from gymnasium.error import DependencyNotInstalled
 
-if sys.platform == "linux":
-    os.environ.setdefault("MUJOCO_GL", "egl")  # draws without a display; read on import of mujoco
+from video.simulators.drawing import without_display
+
 INSTALLATION = (
     "Meta-World needs `pip install -e '.[sim]'` and, for rendering without a display, the Debian "
     "packages libegl1 and libgl1 (MUJOCO_GL=egl, the default here), or libosmesa6 "
     "(MUJOCO_GL=osmesa). MUJOCO_GL is read when mujoco is first imported."
 )
+without_display()
 try:
     # not by import statements: neither package says what types it has
     mujoco: Any = import_module("mujoco")

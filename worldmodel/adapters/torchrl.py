@@ -14,8 +14,10 @@ from gymnasium import Space, spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
+from video.simulators.drawing import without_display
 from worldmodel.adapters.autoreset import require_autoreset_mode
 
+without_display()  # torchrl imports mujoco
 try:
     from tensordict import TensorDict, TensorDictBase
     from torchrl.data import Bounded, Categorical, Composite, TensorSpec, Unbounded

@@ -11,8 +11,8 @@ from inverse_dynamics.calibration import (
     scores,
 )
 from inverse_dynamics.estimate import Estimate
-from inverse_dynamics.held_out import Steps
-from inverse_dynamics.scores import abstention_curve, coverage, r2
+from inverse_dynamics.held_out import Reading, Steps
+from inverse_dynamics.scores import abstention_curve, coverage, cross_coverage, r2
 from video.errors import DatasetError
 
 NUMBER = ("number",)
@@ -64,6 +64,18 @@ def test_new_steps_are_covered_as_promised():
         shares = coverage(Steps(estimate, actions), calibration, level, kinds)
         assert (shares - level).abs().max() < 0.03
     assert covered(estimate, torch.zeros_like(actions), calibration, 0.5, kinds).all()
+
+
+def test_each_half_of_the_episodes_is_covered_by_the_others_intervals():
+    """Scores .1 to 1.9 and .05 to .95: at 80 % the radii are the 16th of 19 scores, 1.6 and .8."""
+
+    def reading(number: int, unit: float) -> Reading:
+        actions = torch.arange(1, 20)[:, None] * unit
+        estimate = Estimate(torch.zeros(19, 1), torch.ones(19, 1))
+        return Reading(number, "", estimate, actions, torch.ones(19, dtype=torch.bool))
+
+    share = cross_coverage([reading(0, 0.1), reading(1, 0.05)], 0.8, NUMBER)
+    assert share.item() == pytest.approx((1.0 + 8 / 19) / 2)  # all below 1.6; .1 to .8 below .8
 
 
 def test_r2():

@@ -1,6 +1,6 @@
 """The ceiling of inverse dynamics: how well actions can be read off the robot's true state.
 
-    python benchmarks/inverse_dynamics.py [--data DATASET] [--validation DATASET] [--steps 1200]
+    python benchmarks/inverse_dynamics_ceiling.py [--data DATASET] [--steps 1000]
 
 Trains the class of network that `configs/idm.yaml` trains, with the same windows and optimiser, on
 the recorded robot state instead of latents, and prints one JSON line: `r2` by dimension and
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--validation-split", default="validation")
     parser.add_argument("--window", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--learning-rate", type=float, default=0.02)
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)

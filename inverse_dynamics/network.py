@@ -78,7 +78,10 @@ class ActionReader(ModelMixin, ConfigMixin):
         if width % (2 * heads):
             raise ValueError(f"width={width} is not a multiple of twice heads={heads}")
         if len(frame_shape) == 4:
-            self.embed_frame = PictureEncoder(*frame_shape, width, channels, dropout)
+            views, inputs, rows, columns = frame_shape
+            self.embed_frame = PictureEncoder(
+                views, inputs, rows, columns, width, channels, dropout
+            )
         else:
             self.embed_frame = nn.Linear(frame_shape[0], width)
         self.read_state = nn.Linear(width, state_dim) if state_dim else None

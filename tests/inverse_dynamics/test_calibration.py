@@ -26,11 +26,11 @@ def test_scores_of_every_kind():
 
 
 def test_the_radius_is_the_next_larger_rank():
-    """Nine scores .1 to .9: ceil(10 * .5) = 5th, ceil(10 * .9) = 9th."""
+    """Nine scores .2 to 1.8: ceil(10 * .65) = 7th, ceil(10 * .9) = 9th."""
     actions = torch.arange(1, 10)[:, None] / 10
     estimate = Estimate(torch.zeros(9, 1), torch.full((9, 1), 0.5))
-    found = calibrate(estimate, actions, NUMBER, (0.5, 0.9))
-    torch.testing.assert_close(found.radii, torch.tensor([[1.0], [1.8]]))
+    found = calibrate(estimate, actions, NUMBER, (0.65, 0.9))
+    torch.testing.assert_close(found.radii, torch.tensor([[1.4], [1.8]]))
     assert found.steps == 9
     again = Calibration.from_json(found.to_json())
     assert again.radii.equal(found.radii)

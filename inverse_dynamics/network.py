@@ -39,6 +39,14 @@ class Readout(NamedTuple):
     state: Float[Tensor, "batch frames state_dim"]
 
 
+class Norm(nn.RMSNorm):
+    """RMSNorm in the precision of its gains, which autocast leaves alone."""
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        """Normalise every token."""
+        return super().forward(x.to(self.weight.dtype))
+
+
 class ActionReader(ModelMixin, ConfigMixin):
     """Reads actions off clips, looking at what comes before and after.
 
@@ -89,7 +97,7 @@ class ActionReader(ModelMixin, ConfigMixin):
             nn.Linear(3 * width, width), nn.SiLU(), nn.Linear(width, width)
         )
         self.layers = nn.ModuleList(Layer(width, heads, dropout) for _ in range(depth))
-        self.norm = nn.RMSNorm(width)
+        self.norm = Norm(width)
         self.read_actions = nn.Linear(width, 2 * len(kinds))
         nn.init.zeros_(self.read_actions.weight)
         nn.init.zeros_(self.read_actions.bias)
@@ -187,10 +195,10 @@ class Layer(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
         self.heads = heads
-        self.attention_norm = nn.RMSNorm(width)
+        self.attention_norm = Norm(width)
         self.queries_keys_values = nn.Linear(width, 3 * width, bias=False)
         self.attention_out = nn.Linear(width, width, bias=False)
-        self.unit_norm = nn.RMSNorm(width)
+        self.unit_norm = Norm(width)
         self.unit_in = nn.Linear(width, 4 * width)
         self.unit_out = nn.Linear(2 * width, width)
         self.dropout = nn.Dropout(dropout)

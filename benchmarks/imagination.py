@@ -222,9 +222,9 @@ def reference(num_envs: int, dtype: Precision, device: str) -> Callable[[], int]
 def frames_per_second(play: Callable[[], int], seconds: float) -> float:
     """Frames over wall time, for at least so many seconds."""
     frames, begin = 0, time.perf_counter()
-    while (now := time.perf_counter()) - begin < seconds or frames == 0:
+    while (elapsed := time.perf_counter() - begin) < seconds:
         frames += play()
-    return frames / (now - begin) if now > begin else frames / (time.perf_counter() - begin)
+    return frames / elapsed
 
 
 def measure_memory(model: Path, num_envs: int) -> float:

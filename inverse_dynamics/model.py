@@ -8,8 +8,6 @@ No pickle anywhere. `InverseDynamicsModel.from_pretrained(folder)` is all a user
 """
 
 import json
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from inverse_dynamics.network import ActionReader
 from inverse_dynamics.windows import read_video
 from video.autoencoder import FrameAutoencoder
 from video.errors import DatasetError
+from video.safe_files import whole_folder, write_json
 from video.statistics import Normalizer
 
 FORMAT = 1
@@ -113,27 +112,10 @@ class InverseDynamicsModel:
         Raises:
             DatasetError: the disk does not take it; what stood there before is untouched.
         """
-        folder = Path(folder)
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-        retired = folder.with_name(f".{folder.name}.retired")
-        try:
-            temporary.mkdir(parents=True)
-            self.network.save_pretrained(temporary / "network")
-            self.autoencoder.save_pretrained(temporary / "autoencoder")
-            text = json.dumps(self._json(), indent=2)
-            (temporary / "inverse_dynamics.json").write_text(text + "\n")
-            shutil.rmtree(retired, ignore_errors=True)
-            if folder.exists():
-                folder.rename(retired)
-            temporary.rename(folder)
-        except OSError as error:
-            raise DatasetError(
-                f"{folder}: the model could not be written ({error}). Free space or choose another "
-                "folder; an earlier model there is untouched."
-            ) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(retired, ignore_errors=True)
+        with whole_folder(Path(folder)) as unfinished:
+            self.network.save_pretrained(unfinished / "network")
+            self.autoencoder.save_pretrained(unfinished / "autoencoder")
+            write_json(unfinished / "inverse_dynamics.json", self._json())
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -1,8 +1,10 @@
-"""Files that are either whole or not there, however the process that writes them ends."""
+"""Files and folders that are whole or not there, however the process that writes them ends."""
 
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,7 +37,40 @@ def write_safely(path: Path, write: Callable[[Path], object]) -> None:
 
 def write_json(path: Path, content: dict) -> None:
     """Write a JSON file, as `write_safely` does."""
-    write_safely(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2)))
+    text = json.dumps(content, indent=2) + "\n"
+    write_safely(path, lambda temporary: temporary.write_text(text))
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Write a folder under another name; it takes the place of an earlier one when it is complete.
+
+        with whole_folder(Path("runs/uwm/model")) as unfinished:
+            ...  # write into `unfinished`, which is there and empty
+
+    Args:
+        folder: where it shall lie.
+
+    Raises:
+        DatasetError: the disk does not take it; what stood there before is untouched.
+    """
+    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
+    retired = folder.with_name(f".{folder.name}.retired")
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        shutil.rmtree(retired, ignore_errors=True)
+        if folder.exists():
+            folder.rename(retired)
+        unfinished.rename(folder)
+    except OSError as error:
+        raise DatasetError(
+            f"{folder} could not be written ({error}). Free space or choose another place; what "
+            "stood there before is untouched."
+        ) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.rmtree(retired, ignore_errors=True)
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:

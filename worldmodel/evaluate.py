@@ -1,11 +1,11 @@
 """`python -m worldmodel evaluate`: a model's figures on held-out episodes, as a table and JSON."""
 
-import json
 from pathlib import Path
 
 from torch import Tensor
 
 from video.errors import DatasetError
+from video.safe_files import write_json
 from worldmodel.held_out import HeldOut, read_held_out
 from worldmodel.scores import (
     HORIZONS,
@@ -53,7 +53,7 @@ def evaluate(
     world_model = WorldModel.from_pretrained(model, device)
     result = measure(world_model, data, split, train_split, steps, episodes, seed)
     out = out or Path(model).parent / "evaluation.json"
-    write(result, out)
+    write_json(out, result)
     print(table(result))
     print(f"written to {out}")
     return result
@@ -111,14 +111,6 @@ def measure(
             for task in sorted(set(held_out.tasks))
         },
     }
-
-
-def write(result: dict, out: Path) -> None:
-    """Write the figures as JSON, whole or not at all."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_suffix(".json.partial")
-    temporary.write_text(json.dumps(result, indent=2) + "\n")
-    temporary.replace(out)
 
 
 def table(result: dict) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from video.errors import DatasetError
-from worldmodel.evaluate import write
+from video.safe_files import write_json
 from worldmodel.heads_replay import Replay, TrueLabels, read_labels, replay
 from worldmodel.heads_scores import (
     episode_figures,
@@ -50,7 +50,7 @@ def evaluate_heads(
     world_model = WorldModel.from_pretrained(model, device)
     result = measure_heads(world_model, data, split, steps, episodes, seed)
     out = out or Path(model).parent / "heads.json"
-    write(result, out)
+    write_json(out, result)
     print(heads_table(result))
     print(f"written to {out}")
     return result

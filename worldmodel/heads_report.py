@@ -5,7 +5,7 @@ from pathlib import Path
 import lightning as L
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-from worldmodel.evaluate import write
+from video.safe_files import write_json
 from worldmodel.evaluate_heads import heads_table, measure_heads
 from worldmodel.world_model import WorldModel
 
@@ -40,7 +40,7 @@ class HeadsReport(L.Callback):
         model = WorldModel.from_pretrained(self.world_model)
         result = measure_heads(model, self.data, self.split, self.steps, seed=self.seed)
         out = Path(trainer.default_root_dir) / "heads.json"
-        write(result, out)
+        write_json(out, result)
         print(f"\n{heads_table(result)}\n")
         print(f"wrote {Path(self.world_model) / 'heads'}")
         print(f"wrote {out}")

@@ -7,13 +7,13 @@ Nothing is decoded here, nothing waits for the host, and no gradient reaches the
 
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
-from worldmodel.heads import FrameHeads, FrameOutputs
+from worldmodel.heads import FrameOutputs
 from worldmodel.rollout import advance
 from worldmodel.rollout_state import RolloutState, start
 from worldmodel.rows import put
@@ -103,7 +103,7 @@ class Imagination:
         self.chunk = chunk
         self.steps = steps
         self.dtype = getattr(torch, dtype)
-        self.network: UWM = _in_precision(model.network, self.dtype)
+        self.network = _in_precision(model.network, self.dtype)
         self.heads = model.heads  # in their own precision: they are too small to gain by another
         if compile:
             self.network.compile()
@@ -176,13 +176,10 @@ class Imagination:
         return FrameOutputs(*(value.float()[row, place] for value in outputs))
 
 
-Module = TypeVar("Module", UWM, FrameHeads)
-
-
-def _in_precision(module: Module, dtype: torch.dtype) -> Module:
-    """The module itself, or a copy of it with weights of another type."""
-    if dtype == next(module.parameters()).dtype:
-        return module
-    twin = deepcopy(module)
+def _in_precision(network: UWM, dtype: torch.dtype) -> UWM:
+    """The network itself, or a copy of it with weights of another type."""
+    if dtype == network.dtype:
+        return network
+    twin = deepcopy(network)
     nn.Module.to(twin, dtype)
     return twin

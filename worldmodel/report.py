@@ -5,7 +5,8 @@ from pathlib import Path
 import lightning as L
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-from worldmodel.evaluate import measure, table, write
+from video.safe_files import write_json
+from worldmodel.evaluate import measure, table
 from worldmodel.held_out import read_held_out
 from worldmodel.imagine import imagined_frames, write_pictures
 from worldmodel.world_model import WorldModel
@@ -49,7 +50,7 @@ class RolloutReport(L.Callback):
         folder = Path(trainer.default_root_dir)
         model = WorldModel.from_pretrained(folder / "model")
         result = measure(model, self.data, self.split, steps=self.steps, seed=self.seed)
-        write(result, folder / "evaluation.json")
+        write_json(folder / "evaluation.json", result)
         held_out = read_held_out(model, self.data, self.split, self.horizon + 1, self.episodes)
         frames = imagined_frames(
             model, held_out, "forward_dynamics", self.horizon, self.steps, self.seed

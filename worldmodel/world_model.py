@@ -10,8 +10,6 @@ No pickle anywhere. `WorldModel.from_pretrained(folder)` is all a user calls.
 """
 
 import json
-import os
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 
 from video.autoencoder import FrameAutoencoder
 from video.errors import DatasetError
+from video.safe_files import whole_folder, write_json
 from video.statistics import Normalizer
 from worldmodel.contexts import Contexts
 from worldmodel.heads import FrameHeads
@@ -110,25 +109,14 @@ class WorldModel:
         Raises:
             DatasetError: the disk does not take it; what stood there before is untouched.
         """
-        folder = Path(folder)
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-        try:
-            temporary.mkdir(parents=True)
-            self.network.save_pretrained(temporary / "transformer")
-            self.autoencoder.save_pretrained(temporary / "autoencoder")
+        with whole_folder(Path(folder)) as unfinished:
+            self.network.save_pretrained(unfinished / "transformer")
+            self.autoencoder.save_pretrained(unfinished / "autoencoder")
             if self.contexts is not None:
-                self.contexts.save(temporary / "contexts.safetensors")
+                self.contexts.save(unfinished / "contexts.safetensors")
             if self.heads is not None:
-                self.heads.save_pretrained(temporary / HEADS)
-            (temporary / "world_model.json").write_text(json.dumps(self._json(), indent=2) + "\n")
-            _replace(temporary, folder)
-        except OSError as error:
-            raise DatasetError(
-                f"{folder}: the model could not be written ({error}). Free space or choose another "
-                "folder; an earlier model there is untouched."
-            ) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+                self.heads.save_pretrained(unfinished / HEADS)
+            write_json(unfinished / "world_model.json", self._json())
 
     def save_heads(self, folder: Path | str) -> None:
         """Put the heads into a model folder that is already there, and leave the rest of it alone.
@@ -141,17 +129,8 @@ class WorldModel:
         assert self.heads is not None, "no heads to save"
         if not (folder / "world_model.json").is_file():
             raise DatasetError(f"{folder} is no world model, so it cannot be given heads.")
-        temporary = folder / f".{HEADS}.{os.getpid()}"
-        try:
-            self.heads.save_pretrained(temporary)
-            _replace(temporary, folder / HEADS)
-        except OSError as error:
-            raise DatasetError(
-                f"{folder / HEADS}: the heads could not be written ({error}). Free space; earlier "
-                "heads there are untouched."
-            ) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with whole_folder(folder / HEADS) as unfinished:
+            self.heads.save_pretrained(unfinished)
 
     def encode(
         self, frames: UInt8[Tensor, "*batch 3 height width"]
@@ -179,13 +158,3 @@ class WorldModel:
 
 def _read_normalizer(saved: dict | None) -> Normalizer | None:
     return None if saved is None else Normalizer.from_json(saved)
-
-
-def _replace(temporary: Path, folder: Path) -> None:
-    """Put a finished folder in the place of another with two renames."""
-    retired = folder.with_name(f".{folder.name}.retired")
-    shutil.rmtree(retired, ignore_errors=True)
-    if folder.exists():
-        folder.rename(retired)
-    temporary.rename(folder)
-    shutil.rmtree(retired, ignore_errors=True)

@@ -21,8 +21,10 @@ from inverse_dynamics.network import ActionReader
 from inverse_dynamics.windows import read_video
 from video.autoencoder import FrameAutoencoder
 from video.errors import DatasetError
-from video.safe_files import whole_folder, write_json
+from video.safe_files import reading_model, whole_folder, write_json
 from video.statistics import Normalizer
+
+DESCRIPTION = "inverse_dynamics.json"
 
 FORMAT = 1
 """Version of the folder's layout."""
@@ -63,48 +65,18 @@ class InverseDynamicsModel:
         """Load a folder written by `save_pretrained`.
 
         Raises:
-            DatasetError: the folder is missing, is no such model, lacks the range of the actions,
-                or is of another layout.
+            DatasetError: the folder is missing, damaged, no such model, lacks the range of the
+                actions, or is of another layout.
         """
         folder = Path(folder)
-        path = folder / "inverse_dynamics.json"
+        path = folder / DESCRIPTION
         if not path.is_file():
             raise DatasetError(
                 f"{path} does not exist, so {folder} is no inverse dynamics model. Train one with "
                 "`lightning fit -c configs/idm.yaml`; it ends in runs/idm/model."
             )
-        saved = json.loads(path.read_text())
-        if saved.get("format") != FORMAT:
-            raise DatasetError(
-                f"{path} has format {saved.get('format')}, this code reads {FORMAT}. Use the "
-                "version of this package that wrote it, or train again."
-            )
-        if not saved.get("actions"):
-            raise DatasetError(
-                f"{path} lacks the range of the actions ('actions' with 'low' and 'high'), so what "
-                "the network reads has no units. Train again, or put the folder's own file back."
-            )
-        autoencoder = FrameAutoencoder.from_pretrained(folder / "autoencoder")
-        if autoencoder.fingerprint != saved["autoencoder"]:
-            raise DatasetError(
-                f"{folder / 'autoencoder'} has the fingerprint {autoencoder.fingerprint}, the "
-                f"network was trained on latents of {saved['autoencoder']}. Put that one back."
-            )
-        network = ActionReader.from_pretrained(folder / "network", low_cpu_mem_usage=False)
-        assert isinstance(network, ActionReader)
-        nn.Module.to(network, device).eval().requires_grad_(False)
-        calibration = saved["calibration"]
-        return cls(
-            network=network,
-            autoencoder=autoencoder.to(device),
-            fps=saved["fps"],
-            cameras=tuple(saved["cameras"]),
-            frame_size=(saved["frame_size"][0], saved["frame_size"][1]),
-            window=saved["window"],
-            action_normalizer=Normalizer.from_json(saved["actions"]),
-            action_names=tuple(saved["action_names"]),
-            calibration=None if calibration is None else Calibration.from_json(calibration),
-        )
+        with reading_model(folder):
+            return cls._read(folder, json.loads(path.read_text()), device)
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write the folder; one that is already there is replaced only when the new one is whole.
@@ -115,7 +87,7 @@ class InverseDynamicsModel:
         with whole_folder(Path(folder)) as unfinished:
             self.network.save_pretrained(unfinished / "network")
             self.autoencoder.save_pretrained(unfinished / "autoencoder")
-            write_json(unfinished / "inverse_dynamics.json", self._json())
+            write_json(unfinished / DESCRIPTION, self._json())
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -165,6 +137,42 @@ class InverseDynamicsModel:
     ) -> Float[Tensor, "batch steps size"]:
         """The same for frames of `frame_size`."""
         return self.actions(self.encode(frames))
+
+    @classmethod
+    def _read(cls, folder: Path, saved: dict, device: str) -> "InverseDynamicsModel":
+        """The folder's parts, put together."""
+        if saved.get("format") != FORMAT:
+            raise DatasetError(
+                f"{folder} has format {saved.get('format')}, this code reads {FORMAT}. Use the "
+                "version of this package that wrote it, or train again."
+            )
+        if not saved.get("actions"):
+            raise DatasetError(
+                f"{folder / DESCRIPTION} lacks the range of the actions ('actions' with 'low' and "
+                "'high'), so what the network reads has no units. Train again, or put the folder's "
+                "own file back."
+            )
+        autoencoder = FrameAutoencoder.from_pretrained(folder / "autoencoder")
+        if autoencoder.fingerprint != saved["autoencoder"]:
+            raise DatasetError(
+                f"{folder / 'autoencoder'} has the fingerprint {autoencoder.fingerprint}, the "
+                f"network was trained on latents of {saved['autoencoder']}. Put that one back."
+            )
+        network = ActionReader.from_pretrained(folder / "network", low_cpu_mem_usage=False)
+        assert isinstance(network, ActionReader)
+        nn.Module.to(network, device).eval().requires_grad_(False)
+        calibration = saved["calibration"]
+        return cls(
+            network=network,
+            autoencoder=autoencoder.to(device),
+            fps=saved["fps"],
+            cameras=tuple(saved["cameras"]),
+            frame_size=(saved["frame_size"][0], saved["frame_size"][1]),
+            window=saved["window"],
+            action_normalizer=Normalizer.from_json(saved["actions"]),
+            action_names=tuple(saved["action_names"]),
+            calibration=None if calibration is None else Calibration.from_json(calibration),
+        )
 
     def _json(self) -> dict:
         return {

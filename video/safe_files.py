@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors import SafetensorError
 
 from video.errors import DatasetError
 
@@ -71,6 +72,21 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     shutil.rmtree(retired, ignore_errors=True)
+
+
+@contextmanager
+def reading_model(folder: Path) -> Iterator[None]:
+    """Say of a saved model which folder it is that cannot be read, and what to do.
+
+    Raises:
+        DatasetError: in place of what the libraries raise for missing and damaged files.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise DatasetError(
+            f"{folder} is damaged or incomplete ({error}). Copy it again, or train it again."
+        ) from error
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:

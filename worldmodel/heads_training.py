@@ -31,7 +31,7 @@ from worldmodel.heads_objective import (
 from worldmodel.heads_rollouts import HeadsRollouts, imagine_clips
 from worldmodel.schedule import learning_rate_factor
 from worldmodel.uwm import ANCHOR_FRAMES
-from worldmodel.world_model import WorldModel
+from worldmodel.world_model import WorldModel, require_world_model
 
 
 @dataclass
@@ -79,6 +79,9 @@ class HeadsTraining(L.LightningModule):
         rollouts: how the recorded actions are replayed.
         optimization: optimiser and schedule.
         seed: of all noise, and of the members' samples.
+
+    Raises:
+        DatasetError: the folder is no world model; said before any data are encoded.
     """
 
     def __init__(
@@ -91,7 +94,7 @@ class HeadsTraining(L.LightningModule):
         seed: int = 0,
     ):
         super().__init__()
-        self.folder = Path(world_model)
+        self.folder = require_world_model(Path(world_model))
         self.sizes = sizes
         self.objective = objective
         self.rollouts = rollouts

@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from video.autoencoder import FrameAutoencoder
 from video.errors import DatasetError
-from video.safe_files import whole_folder, write_json
+from video.safe_files import reading_model, whole_folder, write_json
 from video.statistics import Normalizer
 from worldmodel.contexts import Contexts
 from worldmodel.heads import FrameHeads
 from worldmodel.uwm import UWM
+
+DESCRIPTION = "world_model.json"
 
 FORMAT = 1
 """Version of the folder's layout."""
@@ -64,19 +66,59 @@ class WorldModel:
         """Load a folder written by `save_pretrained`.
 
         Raises:
-            DatasetError: the folder is missing, is no world model, or is of a newer layout.
+            DatasetError: the folder is missing, damaged, no world model, or of a newer layout.
+        """
+        folder = require_world_model(Path(folder))
+        with reading_model(folder):
+            saved = json.loads((folder / DESCRIPTION).read_text())
+            return cls._read(folder, saved, device)
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write the folder; one that is already there is replaced only when the new one is whole.
+
+        Raises:
+            DatasetError: the disk does not take it; what stood there before is untouched.
+        """
+        with whole_folder(Path(folder)) as unfinished:
+            self.network.save_pretrained(unfinished / "transformer")
+            self.autoencoder.save_pretrained(unfinished / "autoencoder")
+            if self.contexts is not None:
+                self.contexts.save(unfinished / "contexts.safetensors")
+            if self.heads is not None:
+                self.heads.save_pretrained(unfinished / HEADS)
+            write_json(unfinished / DESCRIPTION, self._json())
+
+    def save_heads(self, folder: Path | str) -> None:
+        """Put the heads into a model folder that is already there, and leave the rest of it alone.
+
+        Raises:
+            DatasetError: the folder is no world model, or the disk does not take the heads; those
+                that stood there before are untouched.
         """
         folder = Path(folder)
-        path = folder / "world_model.json"
-        if not path.is_file():
-            raise DatasetError(
-                f"{path} does not exist, so {folder} is no world model. Train one with "
-                "`lightning fit -c configs/uwm.yaml`; it ends in runs/uwm/model."
-            )
-        saved = json.loads(path.read_text())
+        assert self.heads is not None, "no heads to save"
+        require_world_model(folder)
+        with whole_folder(folder / HEADS) as unfinished:
+            self.heads.save_pretrained(unfinished)
+
+    def encode(
+        self, frames: UInt8[Tensor, "*batch 3 height width"]
+    ) -> Float[Tensor, "*batch channels h w"]:
+        """Frames to normalised latents."""
+        return self.autoencoder.encode(frames)
+
+    def decode(
+        self, latents: Float[Tensor, "*batch channels h w"]
+    ) -> UInt8[Tensor, "*batch 3 height width"]:
+        """Latents to frames."""
+        return self.autoencoder.decode(latents)
+
+    @classmethod
+    def _read(cls, folder: Path, saved: dict, device: str) -> "WorldModel":
+        """The folder's parts, put together."""
         if saved.get("format") != FORMAT:
             raise DatasetError(
-                f"{path} has format {saved.get('format')}, this code reads {FORMAT}. Use the "
+                f"{folder} has format {saved.get('format')}, this code reads {FORMAT}. Use the "
                 "version of this package that wrote it, or train again."
             )
         contexts = None
@@ -103,47 +145,6 @@ class WorldModel:
             heads=heads,
         )
 
-    def save_pretrained(self, folder: Path | str) -> None:
-        """Write the folder; one that is already there is replaced only when the new one is whole.
-
-        Raises:
-            DatasetError: the disk does not take it; what stood there before is untouched.
-        """
-        with whole_folder(Path(folder)) as unfinished:
-            self.network.save_pretrained(unfinished / "transformer")
-            self.autoencoder.save_pretrained(unfinished / "autoencoder")
-            if self.contexts is not None:
-                self.contexts.save(unfinished / "contexts.safetensors")
-            if self.heads is not None:
-                self.heads.save_pretrained(unfinished / HEADS)
-            write_json(unfinished / "world_model.json", self._json())
-
-    def save_heads(self, folder: Path | str) -> None:
-        """Put the heads into a model folder that is already there, and leave the rest of it alone.
-
-        Raises:
-            DatasetError: the folder is no world model, or the disk does not take the heads; those
-                that stood there before are untouched.
-        """
-        folder = Path(folder)
-        assert self.heads is not None, "no heads to save"
-        if not (folder / "world_model.json").is_file():
-            raise DatasetError(f"{folder} is no world model, so it cannot be given heads.")
-        with whole_folder(folder / HEADS) as unfinished:
-            self.heads.save_pretrained(unfinished)
-
-    def encode(
-        self, frames: UInt8[Tensor, "*batch 3 height width"]
-    ) -> Float[Tensor, "*batch channels h w"]:
-        """Frames to normalised latents."""
-        return self.autoencoder.encode(frames)
-
-    def decode(
-        self, latents: Float[Tensor, "*batch channels h w"]
-    ) -> UInt8[Tensor, "*batch 3 height width"]:
-        """Latents to frames."""
-        return self.autoencoder.decode(latents)
-
     def _json(self) -> dict:
         return {
             "format": FORMAT,
@@ -154,6 +155,20 @@ class WorldModel:
             "state": self.state_normalizer and self.state_normalizer.to_json(),
             "tasks": self.task_names,
         }
+
+
+def require_world_model(folder: Path) -> Path:
+    """The folder, if it is that of a world model.
+
+    Raises:
+        DatasetError: it is not.
+    """
+    if not (folder / DESCRIPTION).is_file():
+        raise DatasetError(
+            f"{folder / DESCRIPTION} does not exist, so {folder} is no world model. Train one with "
+            "`lightning fit -c configs/uwm.yaml`; it ends in runs/uwm/model."
+        )
+    return folder
 
 
 def _read_normalizer(saved: dict | None) -> Normalizer | None:

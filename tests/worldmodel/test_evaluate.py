@@ -106,6 +106,18 @@ def test_what_is_no_model_is_named(tmp_path):
         WorldModel.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "file",
+    ["world_model.json", "contexts.safetensors", "transformer/diffusion_pytorch_model.safetensors"],
+)
+def test_a_damaged_model_is_named(toy_model, tmp_path, file):
+    toy_model.save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / file
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(DatasetError, match=r"model is damaged or incomplete .* Copy it again"):
+        WorldModel.from_pretrained(tmp_path / "model")
+
+
 def test_held_out_episodes_are_the_recorded_ones(toy_model, tiny_dataset, square_episodes):
     held_out = read_held_out(toy_model, tiny_dataset, "test", frames=24)
     recorded = square_episodes[3]

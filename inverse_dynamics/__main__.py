@@ -3,4 +3,10 @@
 from video.front_door import run_commands
 
 if __name__ == "__main__":
-    run_commands(["inverse_dynamics.evaluate.evaluate"], "python -m inverse_dynamics")
+    run_commands(
+        [
+            "inverse_dynamics.evaluate.evaluate",
+            "inverse_dynamics.calibrate.calibrate",
+        ],
+        "python -m inverse_dynamics",
+    )

@@ -10,15 +10,14 @@ Source: Lei et al., Distribution-Free Predictive Inference for Regression, JASA 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from inverse_dynamics.estimate import Estimate
 from inverse_dynamics.kinds import is_kind, signed_error
+from video.action_model import Estimate
+from video.calibration import Calibration
 from video.errors import DatasetError
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -26,41 +25,7 @@ NORMAL_90 = 1.6449
 """Half the width of a normal distribution's 90 % interval, in standard deviations."""
 
 
-@dataclass(frozen=True, eq=False)
-class Calibration:
-    """Radii of intervals, in spreads of the model.
-
-    Attributes:
-        levels: shares of the steps that the intervals cover.
-        radii: for every level, one for each action dimension.
-        steps: how many steps they were measured on.
-    """
-
-    levels: tuple[float, ...]
-    radii: Float[Tensor, "levels size"]
-    steps: int
-
-    def radius(self, level: float) -> Float[Tensor, " size"]:
-        """The radii of a level.
-
-        Raises:
-            ValueError: a level that was not measured.
-        """
-        if level not in self.levels:
-            raise ValueError(f"level={level} was not calibrated, only {self.levels}")
-        return self.radii[self.levels.index(level)]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain lists."""
-        return {"levels": list(self.levels), "radii": self.radii.tolist(), "steps": self.steps}
-
-    @classmethod
-    def from_json(cls, saved: dict[str, Any]) -> "Calibration":
-        """The inverse of `to_json`."""
-        return cls(tuple(saved["levels"]), torch.tensor(saved["radii"]), saved["steps"])
-
-
-def calibrate(
+def fit_calibration(
     estimate: Estimate,
     actions: Float[Tensor, "steps size"],
     kinds: Sequence[str],

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inverse_dynamics.kinds import is_kind, wrap
+from video.action_model import Estimate
 
 SMALLEST_SPREAD = 1e-3
 
@@ -22,19 +23,6 @@ class Parameters(NamedTuple):
 
     location: Float[Tensor, "*batch steps size"]
     log_scale: Float[Tensor, "*batch steps size"]
-
-
-class Estimate(NamedTuple):
-    """Actions and how sure they are, normalised.
-
-    Attributes:
-        mean: median of a number or an angle (in half turns); 2 p - 1 of a binary dimension that is
-            high with probability p.
-        spread: scale of the Laplace distribution; standard deviation of a binary dimension.
-    """
-
-    mean: Float[Tensor, "*batch steps size"]
-    spread: Float[Tensor, "*batch steps size"]
 
 
 def estimate(parameters: Parameters, kinds: Sequence[str]) -> Estimate:

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import torch
 
+from inverse_dynamics.calibrate import LEVEL
 from inverse_dynamics.held_out import Reading, known_steps, read_split
 from inverse_dynamics.kinds import signed_error
 from inverse_dynamics.model import InverseDynamicsModel
 from inverse_dynamics.plot import write_plot
 from inverse_dynamics.scores import abstention_curve, coverage, r2
+from video.action_model import ActionModel, load_action_model
 from video.errors import DatasetError
 from video.safe_files import write_json
-
-LEVEL = 0.9
 
 
 def evaluate(
@@ -26,31 +26,33 @@ def evaluate(
     out: Path | None = None,
     device: str = "cpu",
 ) -> dict:
-    """Measure an inverse dynamics model on held-out video.
+    """Measure what a model reads off held-out video.
 
     Args:
-        model: folder of a saved inverse dynamics model.
+        model: folder of a saved inverse dynamics model, or of a world model.
         data: dataset with actions.
         split: split that the model was neither trained nor calibrated on.
         translation: names of the action dimensions that move the hand; the first three by default.
         episodes: how many episodes, spread evenly; all by default.
-        out: JSON file to write; evaluation.json beside the model folder by default. The plot of
+        out: JSON file to write; by default evaluation.json beside the folder of an inverse
+            dynamics model, inverse_dynamics.json beside that of a world model. The plot of
             predicted against true actions lies beside it, as PNG.
         device: where to compute.
 
     Returns:
         What the JSON file holds.
     """
-    loaded = InverseDynamicsModel.from_pretrained(model, device)
+    loaded = load_action_model(model, device)
     readings = read_split(loaded, data, split, episodes)
     result = measure(loaded, readings, translation) | {"data": str(data), "split": split}
-    out = out or Path(model).parent / "evaluation.json"
+    own = "evaluation.json" if isinstance(loaded, InverseDynamicsModel) else "inverse_dynamics.json"
+    out = out or Path(model).parent / own
     write_report(loaded, readings, result, out)
     return result
 
 
 def measure(
-    model: InverseDynamicsModel,
+    model: ActionModel,
     readings: Sequence[Reading],
     translation: Sequence[str] | None = None,
 ) -> dict:
@@ -95,9 +97,7 @@ def measure(
     return result
 
 
-def write_report(
-    model: InverseDynamicsModel, readings: Sequence[Reading], result: dict, out: Path
-) -> None:
+def write_report(model: ActionModel, readings: Sequence[Reading], result: dict, out: Path) -> None:
     """Print the table; write the figures as JSON and the plot as PNG beside it."""
     write_json(out, result)
     plot = out.with_suffix(".png")

@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from inverse_dynamics.estimate import Estimate
-from inverse_dynamics.model import InverseDynamicsModel
+from video.action_model import ActionModel, Estimate
 from video.episodes import EpisodeDataset, open_dataset
 from video.errors import DatasetError
 from video.resizing import resize_frames
@@ -45,7 +44,7 @@ class Steps:
 
 
 def read_split(
-    model: InverseDynamicsModel, path: Path | str, split: str, episodes: int | None = None
+    model: ActionModel, path: Path | str, split: str, episodes: int | None = None
 ) -> list[Reading]:
     """Read the actions off a split's episodes.
 
@@ -71,8 +70,8 @@ def read_split(
     readings = []
     for episode in chosen:
         actions, mask = _actions(model, dataset, int(episode))
-        latents = read_latents(model, dataset, int(episode), cameras)
-        mean, spread = model.read(latents[None])
+        inputs = read_inputs(model, dataset, int(episode), cameras)
+        mean, spread = model.read(inputs[None])
         estimate = Estimate(mean[0].cpu(), spread[0].cpu())
         task = dataset.tasks[episode]
         readings.append(Reading(int(episode), task, estimate, actions, mask))
@@ -83,9 +82,7 @@ def read_split(
     return readings
 
 
-def open_for(
-    model: InverseDynamicsModel, path: Path | str
-) -> tuple[EpisodeDataset, tuple[str, ...]]:
+def open_for(model: ActionModel, path: Path | str) -> tuple[EpisodeDataset, tuple[str, ...]]:
     """Open a dataset that a model can read, and its cameras in the model's order.
 
     Raises:
@@ -121,17 +118,16 @@ def open_for(
     return dataset, cameras
 
 
-def read_latents(
-    model: InverseDynamicsModel, dataset: EpisodeDataset, episode: int, cameras: Sequence[str]
+def read_inputs(
+    model: ActionModel, dataset: EpisodeDataset, episode: int, cameras: Sequence[str]
 ) -> Float[Tensor, "frames views channels h w"]:
-    """Latents of all frames of an episode, on the model's device."""
+    """What the model reads actions off, of all frames of an episode."""
     index = np.arange(dataset.lengths[episode])
     views = [
         resize_frames(dataset.read_frames(episode, index, camera), model.frame_size)
         for camera in cameras
     ]
-    device = next(model.network.parameters()).device
-    return model.encode(torch.from_numpy(np.stack(views, axis=1)).to(device))
+    return model.encode(torch.from_numpy(np.stack(views, axis=1)))
 
 
 def known_steps(readings: Sequence[Reading]) -> Steps:
@@ -146,9 +142,7 @@ def known_steps(readings: Sequence[Reading]) -> Steps:
     return Steps(Estimate(mean, spread), chosen([reading.actions for reading in readings]))
 
 
-def _actions(
-    model: InverseDynamicsModel, dataset: EpisodeDataset, episode: int
-) -> tuple[Tensor, Tensor]:
+def _actions(model: ActionModel, dataset: EpisodeDataset, episode: int) -> tuple[Tensor, Tensor]:
     """Normalised actions `(T-1, A)` of an episode, and where they are known."""
     count = int(dataset.lengths[episode]) - 1
     mask = torch.ones(count, dtype=torch.bool)

@@ -1,6 +1,7 @@
 """A saved inverse dynamics model: one folder with everything that is needed to read actions.
 
-    inverse_dynamics.json   frame rate, cameras, frame size, window, action range, calibration
+    inverse_dynamics.json   frame rate, cameras, frame size, window, action range
+    calibration.json        how far its spread can be trusted, once `calibrate` has measured it
     network/                the network (diffusers layout: config.json and safetensors)
     autoencoder/            the frozen autoencoder that makes the latents it looks at
 
@@ -15,11 +16,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from inverse_dynamics.calibration import Calibration
-from inverse_dynamics.estimate import Estimate
 from inverse_dynamics.network import ActionReader
 from inverse_dynamics.windows import read_video
+from video.action_model import CLASS_KEY, Estimate, fingerprint_of
 from video.autoencoder import FrameAutoencoder
+from video.calibration import Calibration
 from video.errors import DatasetError
 from video.safe_files import reading_model, whole_folder, write_json
 from video.statistics import Normalizer
@@ -88,6 +89,18 @@ class InverseDynamicsModel:
             self.network.save_pretrained(unfinished / "network")
             self.autoencoder.save_pretrained(unfinished / "autoencoder")
             write_json(unfinished / DESCRIPTION, self._json())
+            if self.calibration is not None:
+                self.calibration.save(unfinished)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with weights or settings."""
+        return fingerprint_of(self.network, self._json())
+
+    @property
+    def latents_of(self) -> str:
+        """Fingerprint of the autoencoder whose latents it reads."""
+        return self.autoencoder.fingerprint
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -98,7 +111,8 @@ class InverseDynamicsModel:
         self, frames: UInt8[Tensor, "*batch 3 height width"]
     ) -> Float[Tensor, "*batch channels h w"]:
         """Frames to latents, rounded as stored ones are."""
-        return self.autoencoder.encode(frames).half().float()
+        device = next(self.network.parameters()).device
+        return self.autoencoder.encode(frames.to(device)).half().float()
 
     @torch.inference_mode()
     def read(self, latents: Float[Tensor, "batch frames views channels h w"]) -> Estimate:
@@ -161,7 +175,6 @@ class InverseDynamicsModel:
         network = ActionReader.from_pretrained(folder / "network", low_cpu_mem_usage=False)
         assert isinstance(network, ActionReader)
         nn.Module.to(network, device).eval().requires_grad_(False)
-        calibration = saved["calibration"]
         return cls(
             network=network,
             autoencoder=autoencoder.to(device),
@@ -171,11 +184,12 @@ class InverseDynamicsModel:
             window=saved["window"],
             action_normalizer=Normalizer.from_json(saved["actions"]),
             action_names=tuple(saved["action_names"]),
-            calibration=None if calibration is None else Calibration.from_json(calibration),
+            calibration=Calibration.load(folder),
         )
 
     def _json(self) -> dict:
         return {
+            CLASS_KEY: "inverse_dynamics.model.InverseDynamicsModel",
             "format": FORMAT,
             "fps": self.fps,
             "cameras": list(self.cameras),
@@ -184,5 +198,4 @@ class InverseDynamicsModel:
             "autoencoder": self.autoencoder.fingerprint,
             "actions": self.action_normalizer.to_json(),
             "action_names": list(self.action_names),
-            "calibration": self.calibration and self.calibration.to_json(),
         }

@@ -5,11 +5,10 @@ from pathlib import Path
 import lightning as L
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-from inverse_dynamics.calibration import calibrate
-from inverse_dynamics.evaluate import LEVEL, measure, write_report
-from inverse_dynamics.held_out import known_steps, read_split
+from inverse_dynamics.calibrate import calibrate
+from inverse_dynamics.evaluate import measure, write_report
+from inverse_dynamics.held_out import read_split
 from inverse_dynamics.model import InverseDynamicsModel
-from inverse_dynamics.scores import cross_coverage
 
 
 class CalibrationReport(L.Callback):
@@ -47,17 +46,9 @@ class CalibrationReport(L.Callback):
         if getattr(trainer, "fast_dev_run", False):
             return
         folder = Path(trainer.default_root_dir)
-        model = InverseDynamicsModel.from_pretrained(folder / "model")
-        readings = read_split(model, self.validation, self.validation_split)
-        steps = known_steps(readings)
-        model.calibration = calibrate(steps.estimate, steps.actions, model.kinds)
-        model.save_pretrained(folder / "model")
-        check = cross_coverage(readings, LEVEL, model.kinds).mean()
         print(f"\nwrote {folder / 'model'}")
-        print(
-            f"calibrated on {len(steps.actions)} validation steps; set on one half of them, the "
-            f"{LEVEL:.0%} intervals cover {check:.1%} of the other\n"
-        )
+        calibrate(folder / "model", Path(self.validation), self.validation_split)
+        model = InverseDynamicsModel.from_pretrained(folder / "model")
         readings = read_split(model, self.data, self.split)
         result = measure(model, readings, self.translation)
         result |= {"data": self.data, "split": self.split}

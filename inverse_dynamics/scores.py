@@ -7,14 +7,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from inverse_dynamics.calibration import (
-    Calibration,
-    calibrate,
     calibrated_spread,
     covered,
+    fit_calibration,
 )
-from inverse_dynamics.estimate import Estimate
 from inverse_dynamics.held_out import Reading, Steps, known_steps
 from inverse_dynamics.kinds import is_kind, signed_error
+from video.action_model import Estimate
+from video.calibration import Calibration
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
@@ -52,7 +52,7 @@ def cross_coverage(
     halves = [known_steps(readings[::2]), known_steps(readings[1::2])]
     shares = []
     for own, other in (halves, halves[::-1]):
-        calibration = calibrate(own.estimate, own.actions, kinds, (level,))
+        calibration = fit_calibration(own.estimate, own.actions, kinds, (level,))
         shares.append(coverage(other, calibration, level, kinds))
     return (shares[0] + shares[1]) / 2
 

@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from inverse_dynamics.calibration import (
-    Calibration,
-    calibrate,
     calibrated_spread,
     covered,
+    fit_calibration,
     scores,
 )
-from inverse_dynamics.estimate import Estimate
 from inverse_dynamics.held_out import Reading, Steps
 from inverse_dynamics.scores import abstention_curve, coverage, cross_coverage, r2
+from video.action_model import Estimate
+from video.calibration import Calibration
 from video.errors import DatasetError
 
 NUMBER = ("number",)
@@ -29,7 +29,7 @@ def test_the_radius_is_the_next_larger_rank():
     """Nine scores .2 to 1.8: ceil(10 * .65) = 7th, ceil(10 * .9) = 9th."""
     actions = torch.arange(1, 10)[:, None] / 10
     estimate = Estimate(torch.zeros(9, 1), torch.full((9, 1), 0.5))
-    found = calibrate(estimate, actions, NUMBER, (0.65, 0.9))
+    found = fit_calibration(estimate, actions, NUMBER, (0.65, 0.9))
     torch.testing.assert_close(found.radii, torch.tensor([[1.4], [1.8]]))
     assert found.steps == 9
     again = Calibration.from_json(found.to_json())
@@ -45,7 +45,9 @@ def test_the_radius_is_the_next_larger_rank():
 
 def test_too_few_steps_are_refused():
     with pytest.raises(DatasetError, match="8 steps"):
-        calibrate(Estimate(torch.zeros(8, 1), torch.ones(8, 1)), torch.zeros(8, 1), NUMBER, (0.9,))
+        fit_calibration(
+            Estimate(torch.zeros(8, 1), torch.ones(8, 1)), torch.zeros(8, 1), NUMBER, (0.9,)
+        )
 
 
 def test_new_steps_are_covered_as_promised():
@@ -58,7 +60,7 @@ def test_new_steps_are_covered_as_promised():
         return Estimate(torch.zeros(count, 2), true_spread / 3), actions
 
     kinds = ("number", "number")
-    calibration = calibrate(*draw(3000), kinds)
+    calibration = fit_calibration(*draw(3000), kinds)
     estimate, actions = draw(3000)
     for level in (0.5, 0.9):
         shares = coverage(Steps(estimate, actions), calibration, level, kinds)

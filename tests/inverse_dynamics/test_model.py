@@ -7,9 +7,9 @@ import pytest
 import torch
 from tiny_autoencoders import tiny_autoencoder
 
-from inverse_dynamics.calibration import Calibration
 from inverse_dynamics.model import InverseDynamicsModel
 from inverse_dynamics.network import ActionReader
+from video.calibration import Calibration
 from video.errors import DatasetError
 from video.statistics import Normalizer
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from video.episodes import Episode, open_dataset
+from video.lerobot_format import READ, RECORDED, UNKNOWN
 from video.writer import DatasetWriter
 
 LEROBOT = "lerobot==0.4.*"
@@ -176,6 +177,8 @@ def install(folder: Path, requirement: str) -> Path:
 def record(seed: int, length: int) -> Episode:
     """Smooth pictures that move, and numbers of full precision."""
     generator = np.random.default_rng(seed)
+    source = np.where(np.arange(length) % 7 == 3, UNKNOWN, RECORDED).astype(np.int8)
+    source[length // 2 :] *= READ
     x, y = np.meshgrid(np.linspace(0, 3, 64), np.linspace(0, 3, 48))
     time = np.arange(length)[:, None, None] / 5 + seed
     waves = [np.sin(x + time), np.sin(y - 2 * time), np.cos(x + y + time)]
@@ -183,7 +186,9 @@ def record(seed: int, length: int) -> Episode:
     return Episode(
         frames={"top": top, "wrist": np.ascontiguousarray(top[:, ::-1, :32])},
         actions=generator.normal(size=(length, 4)).astype(np.float32),
-        action_mask=np.arange(length) % 7 != 3,
+        action_mask=source != UNKNOWN,
+        action_spread=np.where(source == READ, 0.5, 0)[:, None].repeat(4, 1).astype(np.float32),
+        action_source=source,
         state=generator.normal(size=(length, 3)).astype(np.float32),
         environment_state=generator.normal(size=(length, 1)).astype(np.float32),
         reward=generator.normal(size=length).astype(np.float32),
@@ -202,6 +207,8 @@ def compare(episodes: list[Episode], read: dict[str, np.ndarray]) -> dict:
     mask = written("action_mask")
     assert read["episodes"] == len(episodes)
     np.testing.assert_array_equal(read["action_mask"], mask)
+    np.testing.assert_array_equal(read["action_spread"], written("action_spread"))
+    np.testing.assert_array_equal(read["action_source"], written("action_source"))
     np.testing.assert_array_equal(read["action"], np.where(mask[:, None], written("actions"), 0))
     np.testing.assert_array_equal(read["observation.state"], written("state"))
     environment_state = written("environment_state")[:, 0]

@@ -6,7 +6,7 @@ import numpy as np
 
 from video.episodes import Episode
 from video.errors import DatasetError
-from video.lerobot_format import COLUMNS, RESERVED_NOTES
+from video.lerobot_format import COLUMNS, READ, RECORDED, RESERVED_NOTES, UNKNOWN
 
 Signature = dict[str, dict]
 """What the episodes of a dataset have in common: sizes of "cameras" and of "columns"."""
@@ -35,11 +35,12 @@ def check_episode(episode: Episode, place: str) -> None:
     known = known_actions(episode)
     if known is not None and episode.actions is None:
         raise DatasetError(f"{place} has an action_mask but no actions.")
-    for name in ("actions", "state", "environment_state", "reward"):
+    _check_sources(episode, known, place)
+    for name in ("actions", "action_spread", "state", "environment_state", "reward"):
         array = getattr(episode, name)
         if array is None:
             continue
-        if name == "actions" and known is not None:
+        if name in ("actions", "action_spread") and known is not None:
             array = array[known]
         if not np.isfinite(array).all():
             raise DatasetError(
@@ -80,7 +81,7 @@ def episode_signature(episode: Episode) -> Signature:
 def check_same_signature(found: Signature, expected: Signature, place: str) -> None:
     """Refuse an episode that differs from the others in size.
 
-    Its actions may be missing, nothing else.
+    Its actions may be missing, or where they come from, nothing else.
 
     Raises:
         DatasetError: other cameras, frame sizes, columns or column sizes.
@@ -90,7 +91,7 @@ def check_same_signature(found: Signature, expected: Signature, place: str) -> N
             f"{place} has cameras of height, width {found['cameras']}, the episodes before have "
             f"{expected['cameras']}."
         )
-    optional = {"action_mask"}
+    optional = {"action_mask", "action_spread", "action_source"}
     if "actions" not in found["columns"] or "actions" not in expected["columns"]:
         optional.add("actions")
     sizes, before = (
@@ -102,6 +103,29 @@ def check_same_signature(found: Signature, expected: Signature, place: str) -> N
             f"{place} has columns of sizes {sizes}, the episodes before have {before}. "
             "Record episodes that differ into datasets of their own."
         )
+
+
+def _check_sources(episode: Episode, known: np.ndarray | None, place: str) -> None:
+    """Spread and source of the actions must go with the actions and their mask."""
+    actions, spread, source = episode.actions, episode.action_spread, episode.action_source
+    if (spread is None) != (source is None):
+        raise DatasetError(f"{place} has only one of action_spread and action_source.")
+    if spread is None or source is None:
+        return
+    if actions is None or spread.shape != actions.shape:
+        shape = None if actions is None else actions.shape
+        raise DatasetError(f"{place}: action_spread is {spread.shape}, the actions are {shape}.")
+    expected = np.ones(len(source), bool) if known is None else known
+    if (
+        not np.isin(source, (UNKNOWN, RECORDED, READ)).all()
+        or ((source != UNKNOWN) != expected).any()
+    ):
+        raise DatasetError(
+            f"{place}: action_source must be {RECORDED} (recorded) or {READ} (read) where an "
+            f"action is known, and {UNKNOWN} where action_mask is False."
+        )
+    if (spread[expected] < 0).any():
+        raise DatasetError(f"{place}: action_spread is negative.")
 
 
 def _check_frames(camera: str, frames: np.ndarray, length: int, place: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from video.errors import DatasetError
 from video.lerobot import LeRobotDataset
-from video.lerobot_format import INFO_PATH, STAGING_PATH
+from video.lerobot_format import INFO_PATH, RECORDED, STAGING_PATH, UNKNOWN
 from video.video_folder import VideoFolder
 
 
@@ -27,6 +27,10 @@ class Episode:
         frames: by camera name, uint8 `(T, H, W, 3)`.
         actions: float32 `(T, A)` in the data's own units; None for action-free video.
         action_mask: bool `(T,)`, False where the action is not known; None means all are known.
+        action_spread: float32 `(T, A)` in the data's own units, standard deviation of an action
+            that a model read off the video; 0 where it was recorded.
+        action_source: int8 `(T,)`, `UNKNOWN`, `RECORDED` or `READ` of `lerobot_format.py`; None
+            means that all known actions were recorded.
         state: float32 `(T, S)`, what the robot feels (proprioception).
         environment_state: float32 `(T, E)`, the simulator's truth.
         reward: float32 `(T,)`.
@@ -38,6 +42,8 @@ class Episode:
     frames: dict[str, np.ndarray]
     actions: np.ndarray | None = None
     action_mask: np.ndarray | None = None
+    action_spread: np.ndarray | None = None
+    action_source: np.ndarray | None = None
     state: np.ndarray | None = None
     environment_state: np.ndarray | None = None
     reward: np.ndarray | None = None
@@ -60,7 +66,8 @@ class EpisodeDataset(Protocol):
         splits: split name to episode indices.
         damaged: one line for every file or episode that was skipped, naming it.
         columns: over all frames `N`, those that exist of "actions" `(N, A)`, "action_mask" `(N,)`,
-            "state" `(N, S)`, "environment_state" `(N, E)`, "reward" `(N,)`, "success" `(N,)`.
+            "action_spread" `(N, A)`, "action_source" `(N,)`, "state" `(N, S)`,
+            "environment_state" `(N, E)`, "reward" `(N,)`, "success" `(N,)`; as in `Episode`.
         notes: per episode, the further columns of its metadata.
         fingerprint: a short hash that changes when the data does.
     """
@@ -114,3 +121,14 @@ def open_dataset(path: Path | str, fps: float | None = None) -> EpisodeDataset:
             f"resampled. Set fps to {dataset.fps:g}, or use its video files alone as a dataset."
         )
     return dataset
+
+
+def action_sources(dataset: EpisodeDataset) -> np.ndarray:
+    """Where the action of every row comes from: int8 `(N,)`, as `Episode.action_source`."""
+    rows = int((dataset.starts + dataset.lengths).max())
+    if "action_source" in dataset.columns:
+        return dataset.columns["action_source"]
+    if "actions" not in dataset.columns:
+        return np.full(rows, UNKNOWN, np.int8)
+    known = dataset.columns.get("action_mask", np.ones(rows, bool))
+    return np.where(known, RECORDED, UNKNOWN).astype(np.int8)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from video.episodes import EpisodeDataset, open_dataset
+from video.episodes import EpisodeDataset, action_sources, open_dataset
+from video.lerobot_format import READ, RECORDED, UNKNOWN
 
 
 def info(dataset: Path) -> dict:
@@ -26,11 +27,13 @@ def describe(dataset: EpisodeDataset) -> dict:
 
     Returns:
         `path`, `fps`, `episodes`, `frames`, `shortest`, `longest` (frames of an episode),
-        `cameras` (name to [height, width]), `columns` (name to dimensions), `labelled` (share of
-        steps whose action is known), `success_rate` (share of episodes that succeed at some step,
-        None where success was not recorded), `splits` (name to episodes), `tasks` (name to
-        episodes and success rate) and `damaged`.
+        `cameras` (name to [height, width]), `columns` (name to dimensions), `actions` (steps from
+        frame to frame whose action was "recorded", was "read" off the video, or is "unknown"),
+        `labelled` (share of those whose action is known), `success_rate` (share of episodes that
+        succeed at some step, None where success was not recorded), `splits` (name to episodes),
+        `tasks` (name to episodes and success rate) and `damaged`.
     """
+    actions = _count_sources(dataset)
     succeeded = _succeeded(dataset)
     names = np.array(dataset.tasks)
     return {
@@ -45,7 +48,8 @@ def describe(dataset: EpisodeDataset) -> dict:
             name: array.shape[1] if array.ndim == 2 else 1
             for name, array in dataset.columns.items()
         },
-        "labelled": _labelled_share(dataset),
+        "actions": actions,
+        "labelled": 1 - actions["unknown"] / max(1, sum(actions.values())),
         "success_rate": _mean(succeeded),
         "splits": {name: len(episodes) for name, episodes in dataset.splits.items()},
         "tasks": {
@@ -59,11 +63,13 @@ def describe(dataset: EpisodeDataset) -> dict:
     }
 
 
-def _labelled_share(dataset: EpisodeDataset) -> float:
-    if "actions" not in dataset.columns:
-        return 0.0
-    mask = dataset.columns.get("action_mask")
-    return 1.0 if mask is None else float(mask.mean())
+def _count_sources(dataset: EpisodeDataset) -> dict[str, int]:
+    """Steps by where their action comes from; that of a last frame leads nowhere."""
+    spans = zip(dataset.starts, dataset.lengths, strict=True)
+    rows = np.concatenate([start + np.arange(length - 1) for start, length in spans])
+    sources = action_sources(dataset)[rows]
+    names = {"recorded": RECORDED, "read": READ, "unknown": UNKNOWN}
+    return {name: int((sources == source).sum()) for name, source in names.items()}
 
 
 def _succeeded(dataset: EpisodeDataset) -> np.ndarray | None:
@@ -92,6 +98,7 @@ def _as_text(description: dict) -> str:
         "frames": f"{description['frames']} at {description['fps']:g} fps, {_duration(seconds)}",
         "cameras": ", ".join(f"{name} {height}x{width}" for name, (height, width) in cameras),
         "columns": ", ".join(f"{name} ({size})" for name, size in columns) or "none",
+        "actions": ", ".join(f"{name} {count}" for name, count in description["actions"].items()),
         "labelled": f"{_percent(description['labelled'])} of the steps have a known action",
         "success": _percent(description["success_rate"]),
         "splits": ", ".join(f"{name} {count}" for name, count in splits),

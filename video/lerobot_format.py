@@ -42,12 +42,18 @@ class Column(NamedTuple):
 COLUMNS = {
     "actions": Column("action", "float32", is_vector=True),
     "action_mask": Column("action_mask", "bool", is_vector=False),
+    "action_spread": Column("action_spread", "float32", is_vector=True),
+    "action_source": Column("action_source", "int8", is_vector=False),
     "state": Column("observation.state", "float32", is_vector=True),
     "environment_state": Column("observation.environment_state", "float32", is_vector=True),
     "reward": Column("next.reward", "float32", is_vector=False),
     "success": Column("next.success", "bool", is_vector=False),
 }
 """By the name of the `Episode` attribute that holds it."""
+
+UNKNOWN, RECORDED, READ = 0, 1, 2
+"""Where an action comes from, as `action_source` says: nowhere, the robot, or a model that read it
+off the video."""
 
 INDEX_COLUMNS = {
     "timestamp": "float32",

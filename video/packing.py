@@ -27,9 +27,11 @@ from video.lerobot_format import (
     FILES_PER_CHUNK,
     INDEX_COLUMNS,
     INFO_PATH,
+    RECORDED,
     RECORDING_ID,
     STATS_PATH,
     TASKS_PATH,
+    UNKNOWN,
     VIDEO_PATH,
     chunk_and_file,
 )
@@ -137,6 +139,10 @@ class _Packing:
             stored["action_mask"] = np.zeros(length, bool)
         if "action_mask" in self.features:
             stored.setdefault("action_mask", np.ones(length, bool))
+        if "action_source" in self.features:
+            known = stored.get("action_mask", np.ones(length, bool))
+            stored.setdefault("action_spread", np.zeros_like(stored["actions"]))
+            stored.setdefault("action_source", np.where(known, RECORDED, UNKNOWN))
         columns = {
             column.feature: stored[name] for name, column in COLUMNS.items() if name in stored
         }

@@ -195,7 +195,9 @@ def _arrays(episode: Episode) -> dict[str, np.ndarray]:
     arrays = {name: getattr(episode, name) for name in COLUMNS if name != "action_mask"}
     known = known_actions(episode)
     if known is not None:
-        arrays["actions"] = np.where(known[:, None], arrays["actions"], 0)
+        for name in ("actions", "action_spread"):
+            if arrays[name] is not None:
+                arrays[name] = np.where(known[:, None], arrays[name], 0)
         arrays["action_mask"] = known
     return {
         name: array.astype(COLUMNS[name].dtype)

@@ -121,6 +121,24 @@ def test_unknown_actions_are_masked_zeros(tmp_path, square_episodes):
     np.testing.assert_array_equal(columns["actions"][42:], square_episodes[2].actions)
 
 
+def test_where_actions_come_from_is_kept(tmp_path, square_episodes):
+    known = np.arange(20) < 15
+    source = np.where(np.arange(20) < 4, 1, 2 * known).astype(np.int8)
+    spread = np.where(source == 2, 0.25, np.nan)[:, None].repeat(2, axis=1).astype(np.float32)
+    spread[:4] = 0
+    labels = {"action_mask": known, "action_source": source, "action_spread": spread}
+    recorder = DatasetWriter(tmp_path / "data", fps=10.0)
+    recorder.add(0, square_episodes[2])  # the others are recorded, or bare video
+    recorder.add(1, replace(square_episodes[0], **labels))
+    recorder.add(2, replace(square_episodes[1], actions=None))
+    columns = open_dataset(recorder.finalize()).columns
+    expected = np.concatenate([np.ones(18), source, np.zeros(22)]).astype(np.int8)
+    np.testing.assert_array_equal(columns["action_source"], expected, strict=True)
+    np.testing.assert_array_equal(columns["action_mask"], expected > 0)
+    spreads = np.repeat(np.where(expected == 2, 0.25, 0)[:, None], 2, axis=1).astype(np.float32)
+    np.testing.assert_array_equal(columns["action_spread"], spreads, strict=True)
+
+
 def test_a_mask_that_hides_nothing_is_left_out(tmp_path, square_episodes):
     recorder = DatasetWriter(tmp_path / "data", fps=10.0)
     recorder.add(0, replace(square_episodes[0], action_mask=np.ones(20, bool)))
@@ -229,6 +247,24 @@ BAD_EPISODES = {
     "number mask": (
         lambda e: replace(e, action_mask=np.zeros(20)),
         "action_mask is float64, not bool",
+    ),
+    "spread alone": (
+        lambda e: replace(e, action_spread=np.zeros((20, 2))),
+        "only one of action_spread and action_source",
+    ),
+    "spread of another size": (
+        lambda e: replace(e, action_spread=np.zeros((20, 3)), action_source=np.ones(20, np.int8)),
+        r"action_spread is \(20, 3\), the actions are \(20, 2\)",
+    ),
+    "source against mask": (
+        lambda e: replace(e, action_spread=np.zeros((20, 2)), action_source=np.zeros(20, np.int8)),
+        "action_source must be 1 .* and 0 where action_mask is False",
+    ),
+    "negative spread": (
+        lambda e: replace(
+            e, action_spread=np.full((20, 2), -1.0), action_source=np.full(20, 2, np.int8)
+        ),
+        "action_spread is negative",
     ),
     "infinite reward": (
         lambda e: replace(e, reward=np.full(20, np.inf, np.float32)),

@@ -1,0 +1,1 @@
+"""Actors: from observations to chunks of actions."""

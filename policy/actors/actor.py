@@ -54,6 +54,12 @@ class StochasticActor(Actor, Protocol):
         """Of whole chunks: batch shape (E,), event shape (k, A)."""
         ...
 
+    def decode(
+        self, observation: Observation, drawn: Float[Tensor, "envs chunk action_dim"]
+    ) -> Float[Tensor, "envs chunk action_dim"]:
+        """Actions of what was drawn from the distribution; for most actors that are the actions."""
+        ...
+
 
 class ActorNetwork(nn.Module, ABC):
     """An actor with weights, which can be cloned and saved.
@@ -74,6 +80,12 @@ class ActorNetwork(nn.Module, ABC):
         deterministic: bool = False,
     ) -> Float[Tensor, "envs chunk action_dim"]:
         """As `Actor.act`."""
+
+    def decode(
+        self, observation: Observation, drawn: Float[Tensor, "envs chunk action_dim"]
+    ) -> Float[Tensor, "envs chunk action_dim"]:
+        """As `StochasticActor.decode`."""
+        return drawn
 
     @abstractmethod
     def arguments(self) -> dict[str, Any]:

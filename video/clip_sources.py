@@ -6,6 +6,7 @@ Which of their episodes are used for what is decided in `splits.py`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from video.confidence import SPREAD_SCALE
 from video.episodes import EpisodeDataset, open_dataset
 from video.errors import DatasetError
 from video.video_folder import CAMERA
@@ -25,6 +26,9 @@ class ClipSource:
         action_free: take it for bare video: no actions, state, rewards or success are read.
         labels: the share of its training episodes, chosen by the seed, that keep their actions,
             state, rewards and success; the others are bare video.
+        drop_unlabelled: leave those others out instead.
+        spread_scale: how fast actions lose weight that a model read off the video: by half where
+            their normalised spread is as large, see `confidence.py`.
         cameras: its names of the views, in the order of `ClipDataModule`'s `cameras`; None if it
             names them as they are named there.
         latents: folder to which its latents were or shall be encoded, None for its own.
@@ -37,6 +41,8 @@ class ClipSource:
     test_split: str = "test"
     action_free: bool = False
     labels: float = 1.0
+    drop_unlabelled: bool = False
+    spread_scale: float = SPREAD_SCALE
     cameras: list[str] | None = None
     latents: str | None = None
 
@@ -46,6 +52,8 @@ class ClipSource:
             raise ValueError(f"labels is a share of the episodes, 0 to 1, got {self.labels}")
         if self.weight < 0:
             raise ValueError(f"weight must not be negative, got {self.weight}")
+        if not self.spread_scale > 0:
+            raise ValueError(f"spread_scale must be positive, got {self.spread_scale}")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from video.confidence import SPREAD_SCALE, confidence
 from video.episodes import EpisodeDataset
 from video.errors import DatasetError
 from video.resizing import resize_frames
@@ -53,6 +54,8 @@ class ClipPart:
         cameras: its names of the clips' views, in their order.
         pictures: per view those of all rows of the dataset, on disk or in memory: latents float16
             `(N, C, h, w)` or frames uint8 `(N, 3, H, W)`; None decodes the video.
+        spread_scale: normalised spread at which an action that was read counts half, see
+            `confidence.py`.
     """
 
     dataset: EpisodeDataset
@@ -60,6 +63,7 @@ class ClipPart:
     labelled: Bool[np.ndarray, " episodes"]
     cameras: tuple[str, ...]
     pictures: Sequence[Pictures] | None = None
+    spread_scale: float = SPREAD_SCALE
 
     @property
     def rows(self) -> int:
@@ -125,6 +129,8 @@ class ClipDataset(Dataset[Clips]):
         Returns:
             `frames` uint8 `B T V 3 H W` or `latents` float32 `B T V C h w`;
             `actions` float32 `B T-1 A`, normalised, and `action_mask` bool `B T-1`;
+            `action_weight` float32 `B T-1`: 1 where the action was recorded, 0 where it is unknown,
+            between them where a model read it off the video (the mean over a stride's actions);
             `state` float32 `B T S`, normalised, and `state_mask` bool `B T`;
             `reward` float32 and `success` bool `B T-1`, with `reward_mask` and `success_mask`;
             `task` int64 `B`, -1 where unknown; `episode` and `start` int64 `B`.
@@ -153,6 +159,7 @@ class ClipDataset(Dataset[Clips]):
         arrays = {
             "actions": actions.reshape(*actions.shape[:2], self.action_dim),
             "action_mask": action_mask,
+            "action_weight": np.where(action_mask, self._weight[step_rows].mean(-1), 0),
             "state": self._columns["state"][rows],
             "state_mask": self._known["state"][rows],
             "reward": reward.sum(-1, dtype=np.float32),
@@ -217,6 +224,7 @@ class ClipDataset(Dataset[Clips]):
             "success": np.zeros(rows, bool),
         }
         self._known = {name: np.zeros(rows, bool) for name in self._columns}
+        self._weight = np.ones(rows, np.float32)
         normalizers = {"actions": actions, "state": state}
         for part, offset in zip(self.parts, self._row_offsets, strict=True):
             for name in self._columns:
@@ -228,6 +236,12 @@ class ClipDataset(Dataset[Clips]):
                 there = offset + np.flatnonzero(known)
                 self._columns[name][there] = normalizer.normalize(values) if normalizer else values
                 self._known[name][there] = True
+                if name == "actions" and "action_spread" in part.dataset.columns:
+                    assert normalizer is not None
+                    spread = normalizer.normalize_spread(
+                        part.dataset.columns["action_spread"][known]
+                    )
+                    self._weight[there] = confidence(spread, part.spread_scale)
 
     def _gather(
         self, episode: Int64[np.ndarray, " B"], rows: Int64[np.ndarray, "B T"]

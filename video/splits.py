@@ -29,12 +29,35 @@ def training_part(opened: OpenSource, seed: int) -> ClipPart:
     """What is trained on of a source, its share of labels chosen by the seed.
 
     Raises:
-        DatasetError: no episodes, or some that are held out.
+        DatasetError: no episodes, some that are held out, or none that keeps its labels where the
+            others are left out.
     """
-    episodes = training_episodes(opened)
-    kept = int(np.ceil(opened.source.labels * len(episodes)))
-    shuffled = np.random.default_rng(seed).permutation(episodes)
-    return _part(opened, episodes, shuffled[:kept])
+    source, episodes = opened.source, training_episodes(opened)
+    kept = keep_labels(episodes, source.labels, seed)
+    if source.drop_unlabelled:
+        if not len(kept):
+            raise DatasetError(
+                f"{opened.dataset.path}: 'labels: {source.labels}' keeps no label, and "
+                "'drop_unlabelled: true' leaves out what has none. Nothing is left to train on."
+            )
+        episodes = np.sort(kept)
+    return _part(opened, episodes, kept)
+
+
+def keep_labels(
+    episodes: Int64[np.ndarray, " used"], share: float, seed: int
+) -> Int64[np.ndarray, " kept"]:
+    """The episodes that keep their labels where only a share of them may.
+
+    A larger share keeps those of a smaller one and more.
+
+    Args:
+        episodes: to choose from, in the dataset's order.
+        share: 0 to 1; the number is rounded up.
+        seed: of the choice.
+    """
+    kept = int(np.ceil(share * len(episodes)))
+    return np.random.default_rng(seed).permutation(episodes)[:kept]
 
 
 def validation_part(opened: OpenSource) -> ClipPart | None:
@@ -112,7 +135,13 @@ def _part(opened: OpenSource, episodes: np.ndarray, shown: np.ndarray) -> ClipPa
     labelled = np.zeros(len(opened.dataset.lengths), bool)
     if not opened.source.action_free:
         labelled[shown] = True
-    return ClipPart(opened.dataset, episodes, labelled, opened.cameras)
+    return ClipPart(
+        opened.dataset,
+        episodes,
+        labelled,
+        opened.cameras,
+        spread_scale=opened.source.spread_scale,
+    )
 
 
 def _known_values(part: ClipPart, column: str) -> Float32[np.ndarray, "known size"] | None:

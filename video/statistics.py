@@ -74,6 +74,15 @@ class Normalizer:
         """From [-1, 1] `(..., D)` back to the data's units."""
         return values * _like(self._half, values) + _like(self._center, values)
 
+    def normalize_spread(self, spread: Values) -> Values:
+        """Standard deviations `(..., D)` from the data's units to those of normalised values."""
+        half = self._half
+        return spread / _like(np.where(half > 0, half, np.float32(1)), spread)
+
+    def denormalize_spread(self, spread: Values) -> Values:
+        """Standard deviations `(..., D)` back to the data's units."""
+        return spread * _like(self._half, spread)
+
     def to_json(self) -> dict[str, list[float]]:
         """Plain lists, exact for float32."""
         return {"low": self.low.tolist(), "high": self.high.tolist()}

@@ -135,6 +135,30 @@ def test_bare_video_beside_labelled():
     assert clips.episode_name(4) == "numbered, episode 1"
 
 
+def test_actions_that_were_read_weigh_less_the_more_their_spread():
+    dataset = Numbered()
+    spread = np.zeros((sum(LENGTHS), 2), np.float32)
+    spread[1] = (2.0, 0.0)  # mean square 2, at a scale of 2: 1 / (1 + 2 / 4)
+    spread[2] = (4.0, 4.0)  # 1 / (1 + 16 / 4)
+    dataset.columns |= {"action_spread": spread, "action_mask": np.arange(sum(LENGTHS)) != 4}
+    clips = clips_of(part(dataset, spread_scale=2.0), part(Numbered(), labelled=False))
+    weight = clips[[0, 1, 2, 3, 7]]["action_weight"]
+    expected = [[1, 2 / 3], [2 / 3, 0.2], [0.2, 1], [1, 0], [0, 0]]
+    torch.testing.assert_close(weight, torch.tensor(expected))
+    strided = clips_of(part(dataset, spread_scale=2.0), clip_frames=2, stride=2)
+    torch.testing.assert_close(strided[[1]]["action_weight"], torch.tensor([[(2 / 3 + 0.2) / 2]]))
+    padded = clips_of(part(dataset), pad_start=1)[[0]]
+    assert padded["action_weight"].tolist() == [[0, 1]]
+
+
+def test_the_spread_is_measured_against_the_range_of_the_actions():
+    dataset = Numbered()
+    dataset.columns["action_spread"] = np.full((sum(LENGTHS), 2), 5, np.float32)
+    wide = Normalizer(np.zeros(2), np.array([10.0, 10.0]))  # 5 is half the range: 1 normalised
+    clips = clips_of(part(dataset, spread_scale=1.0), action_normalizer=wide)
+    torch.testing.assert_close(clips[[0]]["action_weight"], torch.full((1, 2), 0.5))
+
+
 def test_unlabelled_episodes_and_masked_actions_show_nothing():
     dataset = Numbered()
     dataset.columns["action_mask"] = np.arange(sum(LENGTHS)) != 1

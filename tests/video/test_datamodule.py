@@ -15,7 +15,7 @@ from video.clips import ClipDataset, Clips
 from video.datamodule import ClipDataModule, ClipSource
 from video.episodes import Episode, open_dataset
 from video.errors import DatasetError
-from video.splits import training_part, validation_part
+from video.splits import keep_labels, training_part, validation_part
 from video.writer import DatasetWriter
 
 
@@ -112,6 +112,26 @@ def test_a_share_of_the_labels(tiny_dataset):
     assert bare.action_normalizer is None
     for name in ("action_mask", "state_mask", "reward_mask", "success_mask"):
         assert not first_batches(bare, 1)[0][name].any()
+
+
+def test_episodes_without_labels_can_be_left_out(tiny_dataset):
+    shared = ClipSource(str(tiny_dataset), labels=0.5)
+    dropped = ClipSource(str(tiny_dataset), labels=0.5, drop_unlabelled=True)
+    kept, used = (opened(source, seed=1).train_clips.parts[0] for source in (shared, dropped))
+    np.testing.assert_array_equal(used.episodes, np.flatnonzero(kept.labelled))
+    assert len(used.episodes) == 2
+    np.testing.assert_array_equal(used.labelled, kept.labelled)
+    with pytest.raises(DatasetError, match=r"'labels: 0.0' keeps no label"):
+        opened(ClipSource(str(tiny_dataset), labels=0.0, drop_unlabelled=True))
+
+
+def test_a_larger_share_of_the_labels_keeps_those_of_a_smaller_one():
+    episodes = np.arange(100, 200)
+    few, many = keep_labels(episodes, 0.1, seed=3), keep_labels(episodes, 0.5, seed=3)
+    assert (len(few), len(many)) == (10, 50)
+    assert set(few) < set(many)
+    assert set(few) != set(keep_labels(episodes, 0.1, seed=4))
+    assert len(keep_labels(episodes, 0.001, seed=0)) == 1
 
 
 def test_stored_latents_give_the_batches_of_encoding_on_the_fly(

@@ -34,6 +34,14 @@ def test_tensors_keep_type_and_shape(normalizer):
     torch.testing.assert_close(normalizer.denormalize(normalized), values)
 
 
+def test_a_spread_has_a_size_but_no_place():
+    normalizer = Normalizer(np.array([0.0, 5.0]), np.array([4.0, 5.0]))  # the second is constant
+    spread = torch.tensor([[1.0, 0.0]])
+    assert normalizer.normalize_spread(spread).tolist() == [[0.5, 0.0]]
+    assert normalizer.denormalize_spread(torch.tensor([[0.5, 3.0]])).tolist() == [[1.0, 0.0]]
+    assert normalizer.normalize_spread(np.array([2.0, 1.0], np.float32)).tolist() == [1.0, 1.0]
+
+
 def test_json_is_exact(normalizer):
     low = np.array([0.1, -1 / 3, 5.0], np.float32)
     saved = json.loads(json.dumps(Normalizer(low, low + 1).to_json()))

@@ -4,6 +4,7 @@
     transformer/            the network (diffusers layout: config.json and safetensors)
     autoencoder/            the frozen autoencoder, with its latent statistics
     contexts.safetensors    a few start contexts
+    calibration.json        how far the actions that it reads can be trusted, once it is measured
     heads/                  what judges imagined frames, once `configs/reward.yaml` trained it
 
 No pickle anywhere. `WorldModel.from_pretrained(folder)` is all a user calls.
@@ -16,6 +17,7 @@ from pathlib import Path
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from video.action_model import CLASS_KEY
 from video.autoencoder import FrameAutoencoder
 from video.errors import DatasetError
 from video.safe_files import reading_model, whole_folder, write_json
@@ -147,6 +149,7 @@ class WorldModel:
 
     def _json(self) -> dict:
         return {
+            CLASS_KEY: "worldmodel.action_query.InverseDynamicsQuery",
             "format": FORMAT,
             "fps": self.fps,
             "cameras": list(self.cameras),

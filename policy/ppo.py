@@ -248,6 +248,6 @@ class PPO:
     def _minibatches(self, lesson: Lesson, generator: torch.Generator) -> Iterator[Lesson]:
         """All steps in a new order, epoch by epoch."""
         for _ in range(self.options.epochs):
-            order = torch.randperm(len(lesson), generator=generator).to(lesson.drawn.device)
+            order = torch.randperm(len(lesson), generator=generator, device=generator.device)
             for rows in order.chunk(self.options.minibatches):
                 yield lesson.take(rows)

@@ -117,6 +117,11 @@ class Collector:
         self.uncertainty_limit = uncertainty_limit
         self._observation: Observation | None = None
 
+    @property
+    def playing(self) -> bool:
+        """Whether episodes have begun."""
+        return self._observation is not None
+
     def restart(self, seed: int) -> None:
         """Begin new episodes everywhere."""
         given, _ = self.envs.reset(seed=seed)

@@ -1,0 +1,203 @@
+"""Refinement of a policy by PPO: `lightning fit -c configs/refine.yaml`.
+
+A saved policy in, a refined one out. The environment is any `gymnasium.vector.VectorEnv`; which,
+the YAML says. A step of the training is an iteration: collect a rollout, learn from it. What PPO
+does is in `ppo.py`.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import nn
+from torch.utils.data import DataLoader, Sampler
+
+from policy.actors.actor import ActorNetwork, StochasticActor
+from policy.critic import critic_beside
+from policy.model import Policy, steps_of
+from policy.observations import Shapes
+from policy.ppo import PPO, PPOOptions
+from policy.refinement_plot import write_curve
+from policy.rollout import Collector
+from video.errors import DatasetError
+
+CURVE = {
+    "success": "success",
+    "return": "return",
+    "anchor_kl": "KL to the start",
+    "uncertainty": "uncertainty",
+    "explained_variance": "explained variance",
+    "clip_fraction": "clip fraction",
+}
+"""What the picture of a run shows, of what is logged."""
+
+
+class Refinement(L.LightningModule):
+    """Refine a policy in an environment.
+
+    `<default_root_dir>` gets `policy`, the refined one, `metrics.csv` with a row an iteration, and
+    `refinement.png`, which shows it.
+
+    Args:
+        policy: folder of the policy to begin with.
+        environment: where it is refined.
+        actor: what is trained: None trains the policy's own actor, which has to be stochastic;
+            `policy.actors.residual.ResidualActor` corrects it,
+            `policy.actors.steering.SteeringActor` chooses the noise of a flow.
+        ppo: what PPO does with a rollout.
+        steps: of every environment in a rollout.
+        restart: begin new episodes with every rollout, and report only on the first of each
+            environment; then `steps` should be the horizon. A resumed run then goes on exactly as
+            it would have. Otherwise episodes go on over the ends of rollouts.
+        uncertainty_limit: early truncation behind a step with more `info["uncertainty"]` than this.
+        seed: of the networks, of episodes and of all that is drawn.
+
+    Raises:
+        DatasetError: the folder is no policy, or its actor cannot be trained by itself.
+        ValueError: an environment that the policy cannot act in.
+    """
+
+    def __init__(
+        self,
+        policy: str,
+        environment: VectorEnv,
+        actor: Callable[[ActorNetwork, Shapes], ActorNetwork] | None = None,
+        ppo: PPOOptions = PPOOptions(),  # noqa: B008 - never changed
+        steps: int = 7,
+        restart: bool = True,
+        uncertainty_limit: float | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        if steps < 1:
+            raise ValueError(f"steps={steps} must be at least 1")
+        self.automatic_optimization = False
+        self.environment = environment
+        self.steps, self.restart, self.seed = steps, restart, seed
+        self.cloned = Policy.from_pretrained(policy)
+        self.cloned.check(environment)
+        chunk = steps_of(environment)
+        if chunk != self.cloned.chunk:
+            raise ValueError(
+                f"the environment takes {chunk} actions at a time, the policy chooses "
+                f"{self.cloned.chunk}, and what is not carried out cannot be learned from. Set "
+                f"the environment's chunk to {self.cloned.chunk}."
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            trained = _trainable(self.cloned, actor)
+            self.critic = critic_beside(trained, self.cloned.shapes)
+        self.actor = trained
+        assert isinstance(trained, StochasticActor)
+        self.learner = PPO(trained, self.critic, ppo)
+        self.collector = Collector(
+            environment, trained, self.cloned.action_normalizer, uncertainty_limit
+        )
+
+    def on_fit_start(self) -> None:
+        """Bring what is no part of this module to where the actor is."""
+        self.collector.device = self.device
+        if self.learner.anchor is not None:
+            self.learner.anchor.to(self.device)
+
+    def train_dataloader(self) -> DataLoader:
+        """Numbers of the iterations that are left."""
+        iterations = Iterations(self.trainer.global_step, self.trainer.max_steps)
+        return DataLoader(range(self.trainer.max_steps), sampler=iterations, batch_size=None)  # pyright: ignore[reportArgumentType]
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """Collect a rollout, learn from it."""
+        iteration = self.trainer.global_step
+        seed = _mixed(self.seed, iteration)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        began = time.perf_counter()
+        if self.restart or not self.collector.playing:
+            self.collector.restart(seed % 2**31)
+        rollout = self.collector.collect(self.steps, generator, only_first=self.restart)
+        collected = time.perf_counter()
+        self.learner.updates = iteration
+        figures = self.learner.update(rollout, generator, iteration / self.trainer.max_steps)
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        optimizer.step()  # there are no gradients left: only counts an iteration
+        figures |= rollout.episodes.figures()
+        figures |= {
+            "uncertainty": float(rollout.uncertainty[rollout.valid].mean()),
+            "used": float(rollout.valid.float().mean()),
+            "steps_per_second": rollout.rewards.numel() * self.cloned.chunk / (collected - began),
+            "seconds": time.perf_counter() - began,
+        }
+        shown = {"success", "return", "anchor_kl"}
+        for name, value in figures.items():
+            self.log(name, value, prog_bar=name in shown)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The learner's own."""
+        return self.learner.optimizer
+
+    def on_train_end(self) -> None:
+        """Write the policy and the curve; a trial run leaves nothing behind."""
+        if not self.trainer.is_global_zero or getattr(self.trainer, "fast_dev_run", False):
+            return
+        folder = Path(self.trainer.default_root_dir)
+        self.refined().save_pretrained(folder / "policy")
+        if (folder / "metrics.csv").is_file():
+            write_curve(folder / "refinement.png", folder / "metrics.csv", CURVE)
+
+    def refined(self) -> Policy:
+        """The policy as it stands now."""
+        notes = self.cloned.notes | {"refined_iterations": int(self.trainer.global_step)}
+        return replace(self.cloned, actor=self.actor, notes=notes)
+
+
+class Iterations(Sampler[int]):
+    """From the run's iteration `first` to its last; its length is that of the whole run.
+
+    Args:
+        first: where it was resumed.
+        last: of the whole run.
+    """
+
+    def __init__(self, first: int, last: int):
+        self.first, self.last = first, last
+
+    def __len__(self) -> int:
+        """Iterations of the whole run: Lightning counts on from where it was."""
+        return self.last
+
+    def __iter__(self) -> Iterator[int]:
+        """The numbers."""
+        yield from range(self.first, self.last)
+
+
+def _trainable(
+    policy: Policy, make: Callable[[ActorNetwork, Shapes], ActorNetwork] | None
+) -> nn.Module:
+    """The actor that PPO trains.
+
+    Raises:
+        DatasetError: an actor that does not know how likely its actions are.
+    """
+    base = policy.actor
+    assert isinstance(base, ActorNetwork)
+    if make is not None:
+        return make(base, policy.shapes)
+    if not isinstance(base, StochasticActor):
+        raise DatasetError(
+            f"a {type(base).__name__} does not know how likely its actions are, so PPO cannot "
+            "train it. Set model.actor to policy.actors.residual.ResidualActor, which corrects it, "
+            "or to policy.actors.steering.SteeringActor."
+        )
+    return base.requires_grad_(True)
+
+
+def _mixed(*numbers: int) -> int:
+    """A seed of several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

@@ -11,12 +11,22 @@ from worldmodel.uwm import ANCHOR_FRAMES
 
 
 class Blocks(NamedTuple):
-    """N blocks of k frames for each of B rows."""
+    """N blocks of k frames for each of B rows.
+
+    Attributes:
+        anchor: the two frames before each block.
+        latents: its frames.
+        actions: those that lead to them.
+        action_mask: which of them are known.
+        action_weight: how much each of them counts in training: 1 where it was recorded, less where
+            it was read off the video, 0 where it is unknown.
+    """
 
     anchor: Float[Tensor, "batch blocks 2 views channels height width"]
     latents: Float[Tensor, "batch blocks frames views channels height width"]
     actions: Float[Tensor, "batch blocks frames action_dim"]
     action_mask: Bool[Tensor, "batch blocks frames"]
+    action_weight: Float[Tensor, "batch blocks frames"]
 
     def pick(self, first: Int[Tensor, " batch"], count: int) -> "Blocks":
         """`count` consecutive blocks of each row, from the row's own first one on."""
@@ -30,6 +40,7 @@ def cut(
     actions: Float[Tensor, "batch clip_actions action_dim"],
     action_mask: Bool[Tensor, "batch clip_actions"],
     frames: int,
+    action_weight: Float[Tensor, "batch clip_actions"] | None = None,
 ) -> Blocks:
     """Cut clips of 2 + N * k frames into N blocks.
 
@@ -41,6 +52,7 @@ def cut(
         actions: one fewer than frames.
         action_mask: which actions are known.
         frames: frames k of a block.
+        action_weight: how much each action counts; None: 1 where it is known.
 
     Raises:
         ValueError: a clip that is not two frames and a whole number of blocks.
@@ -50,10 +62,13 @@ def cut(
         raise ValueError(
             f"a clip of {latents.shape[1]} frames is not {ANCHOR_FRAMES} + N * {frames} frames"
         )
+    if action_weight is None:
+        action_weight = action_mask.to(actions.dtype)
     ends = torch.arange(blocks, device=latents.device) * frames
     return Blocks(
         anchor=torch.stack((latents[:, ends], latents[:, ends + 1]), dim=2),
         latents=rearrange(latents[:, ANCHOR_FRAMES:], "b (n k) ... -> b n k ...", k=frames),
         actions=rearrange(actions[:, 1:], "b (n k) a -> b n k a", k=frames),
         action_mask=rearrange(action_mask[:, 1:], "b (n k) -> b n k", k=frames),
+        action_weight=rearrange(action_weight[:, 1:], "b (n k) -> b n k", k=frames),
     )

@@ -156,6 +156,24 @@ def _denoised_times(
     return torch.where(draws.uniform(blocks) < pure_noise, ABSENT, times)
 
 
+def given_weight(
+    action_time: Float[Tensor, "batch blocks frames"],
+    action_weight: Float[Tensor, "batch blocks frames"],
+) -> Float[Tensor, "batch blocks"]:
+    """How much a block's latent loss counts: the mean weight of the actions that it is given.
+
+    1 where none is given: the frames are real, whoever read the actions between them.
+
+    Args:
+        action_time: `ABSENT` where an action is not known.
+        action_weight: how much each action counts.
+    """
+    given = (action_time == GIVEN).to(action_weight.dtype)
+    count = given.sum(-1)
+    mean = (given * action_weight).sum(-1) / count.clamp(min=1)
+    return torch.where(count > 0, mean, 1.0)
+
+
 def latent_loss(
     predicted: Float[Tensor, "batch blocks frames views channels height width"],
     latents: Float[Tensor, "batch blocks frames views channels height width"],
@@ -180,21 +198,22 @@ def action_loss(
     predicted: Float[Tensor, "batch blocks frames action_dim"],
     actions: Float[Tensor, "batch blocks frames action_dim"],
     action_mask: Bool[Tensor, "batch blocks frames"],
+    action_weight: Float[Tensor, "batch blocks frames"],
     time: Float[Tensor, "batch blocks frames"],
     time_floor: float,
 ) -> Float[Tensor, "batch blocks"]:
-    """Squared velocity error of a block's actions, exactly zero where an action is not known.
+    """Weighted squared velocity error of a block's actions, exactly zero where one is not known.
 
-    The mean is over all k * A numbers, known or not, so that the loss of a batch is the mean of its
-    parts however it is split over processes.
+    The mean is over all k * A numbers, known or not and whatever they weigh, so that the loss of a
+    batch is the mean of its parts however it is split over processes.
     """
     actions = torch.where(action_mask[..., None], actions, predicted.detach())
     error = (predicted - actions).square().mean(-1) * velocity_weight(time, time_floor)
-    return torch.where(action_mask, error, 0.0).mean(-1)
+    return torch.where(action_mask, action_weight * error, 0.0).mean(-1)
 
 
 class Losses(NamedTuple):
-    """Mean losses of a batch, unweighted."""
+    """Mean losses of a batch, not yet weighted against each other."""
 
     latent: Float[Tensor, ""]
     action: Float[Tensor, ""]
@@ -230,7 +249,13 @@ def block_losses(
         objective.change_weight,
         objective.time_floor,
     )
+    latent = latent * given_weight(action_time, blocks.action_weight)
     action = action_loss(
-        prediction.actions, blocks.actions, blocks.action_mask, action_time, objective.time_floor
+        prediction.actions,
+        blocks.actions,
+        blocks.action_mask,
+        blocks.action_weight,
+        action_time,
+        objective.time_floor,
     )
     return Losses(latent.mean(), action.mean())

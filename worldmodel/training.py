@@ -156,6 +156,7 @@ class WorldModelTraining(L.LightningModule):
             batch["actions"],
             batch["action_mask"],
             self.architecture.block_frames,
+            batch["action_weight"],
         )
         blocks = self._roll_out(blocks, draws)
         spread = self.objective.anchor_noise * draws.uniform(blocks.anchor.shape[1])
@@ -176,7 +177,7 @@ class WorldModelTraining(L.LightningModule):
         assert self.network is not None
         clips = batch["latents"], batch["actions"], batch["action_mask"]
         blocks = cut(*clips, self.architecture.block_frames)
-        anchor, latents, actions, mask = (part.flatten(0, 1) for part in blocks)
+        anchor, latents, actions, mask, _ = (part.flatten(0, 1) for part in blocks)
         noise = draw_noise(self.network, anchor, torch.Generator().manual_seed(batch_idx))
         imagined = forward_dynamics(self.network, anchor, actions, mask, noise)
         error = (imagined.float() - latents).square().mean()

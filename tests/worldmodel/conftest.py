@@ -47,4 +47,5 @@ def blocks() -> Blocks:
         latents=torch.randn(6, 2, 4, 1, 3, 4, 4, generator=generator),
         actions=torch.rand(6, 2, 4, 2, generator=generator) * 2 - 1,
         action_mask=mask,
+        action_weight=mask.float(),
     )

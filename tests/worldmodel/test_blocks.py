@@ -20,6 +20,13 @@ def test_frames_actions_and_anchors_by_number():
     assert blocks.action_mask.flatten().tolist() == [True] * 6 + [False, True]
 
 
+def test_weights_go_with_their_actions():
+    latents, actions, mask = clip()
+    assert cut(latents, actions, mask, 4).action_weight.flatten().tolist() == [1] * 6 + [0, 1]
+    weighted = cut(latents, actions, mask, 4, actions[..., 0] / 8)
+    assert weighted.action_weight.equal(weighted.actions[..., 0] / 8)
+
+
 def test_rows_pick_their_own_first_block():
     latents, actions, mask = (part.expand(2, *part.shape[1:]) for part in clip(14))
     blocks = cut(latents, actions, mask, frames=4).pick(torch.tensor([0, 1]), count=2)

@@ -14,7 +14,6 @@ from tiny_datasets import FPS, moving_square
 from video.cli import main
 from video.statistics import Normalizer
 from video.writer import DatasetWriter
-from worldmodel.blocks import Blocks
 from worldmodel.draws import RowDraws
 from worldmodel.evaluate_heads import evaluate_heads
 from worldmodel.heads import FrameHeads
@@ -322,7 +321,5 @@ def test_masked_actions_leave_no_trace(network, blocks):
     spoilt = blocks.actions.masked_fill(~blocks.action_mask[..., None], float("nan"))
     settings = HeadsRollouts()
     one = chained(network, blocks, settings)
-    other = chained(
-        network, Blocks(blocks.anchor, blocks.latents, spoilt, blocks.action_mask), settings
-    )
+    other = chained(network, blocks._replace(actions=spoilt), settings)
     assert one.features.equal(other.features)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from worldmodel.blocks import Blocks
 from worldmodel.draws import RowDraws
 from worldmodel.noise import ABSENT, GIVEN
 from worldmodel.objective import (
@@ -13,6 +14,7 @@ from worldmodel.objective import (
     block_losses,
     draw_times,
     finish_history,
+    given_weight,
     latent_loss,
 )
 
@@ -170,7 +172,35 @@ def test_action_loss_by_hand():
     predicted = torch.tensor([[[[1.0], [2.0]]]])
     mask = torch.tensor([[[True, False]]])
     time = torch.tensor([[[0.5, 1.0]]])
-    assert action_loss(predicted, actions, mask, time, 0.2).tolist() == [[2.0]]
+    weight = torch.tensor([[[1.0, 0.0]]])
+    assert action_loss(predicted, actions, mask, weight, time, 0.2).tolist() == [[2.0]]
+    assert action_loss(predicted, actions, mask, weight / 4, time, 0.2).tolist() == [[0.5]]
+
+
+def test_a_block_weighs_what_the_actions_weigh_that_it_is_given():
+    weight = torch.tensor([[[1.0, 0.5, 0.25, 0.0]]]).expand(1, 4, 4)
+    time = torch.full((1, 4, 4), 0.7)
+    time[0, 0] = GIVEN  # all of them
+    time[0, 1, :2] = GIVEN  # a prefix
+    time[0, 2] = ABSENT
+    assert given_weight(time, weight).tolist() == [[1.75 / 4, 0.75, 1.0, 1.0]]
+
+
+def test_unsure_actions_count_less(network, blocks):
+    """Forward dynamics: half the weight, half the loss."""
+    half = blocks._replace(action_weight=blocks.action_weight / 2)
+    given, denoised = only(forward_dynamics=1.0), only(inverse_dynamics=1.0)
+    rows = [0, 1, 2, 3]  # the others are action-free: whatever they weigh, the video counts
+    part = Blocks(*(each[rows] for each in blocks))
+    light = Blocks(*(each[rows] for each in half))
+    torch.testing.assert_close(
+        step(network, light, given)[0].latent, step(network, part, given)[0].latent / 2
+    )
+    torch.testing.assert_close(
+        step(network, light, denoised)[0].action, step(network, part, denoised)[0].action / 2
+    )
+    free = Blocks(*(each[4:] for each in blocks)), Blocks(*(each[4:] for each in half))
+    assert step(network, free[0], given)[0].latent.equal(step(network, free[1], given)[0].latent)
 
 
 def test_one_batch_can_be_learned(build_network, blocks):

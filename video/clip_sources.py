@@ -27,6 +27,11 @@ class ClipSource:
         labels: the share of its training episodes, chosen by the seed, that keep their actions,
             state, rewards and success; the others are bare video.
         drop_unlabelled: leave those others out instead.
+        tasks: use episodes of these tasks only, to train and to validate on.
+        successful: use only those with a success (True), or without (False).
+        notes: use only those with these values in the dataset's notes on them, such as
+            `{policy: Expert()}`, or with one of several.
+        episodes: train on so many of them in every task, chosen by the seed.
         spread_scale: how fast actions lose weight that a model read off the video: by half where
             their normalised spread is as large, see `confidence.py`.
         cameras: its names of the views, in the order of `ClipDataModule`'s `cameras`; None if it
@@ -42,6 +47,10 @@ class ClipSource:
     action_free: bool = False
     labels: float = 1.0
     drop_unlabelled: bool = False
+    tasks: list[str] | None = None
+    successful: bool | None = None
+    notes: dict[str, str | int | float | list[str | int | float]] | None = None
+    episodes: int | None = None
     spread_scale: float = SPREAD_SCALE
     cameras: list[str] | None = None
     latents: str | None = None
@@ -50,6 +59,8 @@ class ClipSource:
         """Check the numbers."""
         if not 0 <= self.labels <= 1:
             raise ValueError(f"labels is a share of the episodes, 0 to 1, got {self.labels}")
+        if self.episodes is not None and self.episodes < 1:
+            raise ValueError(f"episodes must be at least 1, or null for all, got {self.episodes}")
         if self.weight < 0:
             raise ValueError(f"weight must not be negative, got {self.weight}")
         if not self.spread_scale > 0:

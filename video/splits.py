@@ -10,6 +10,7 @@ from jaxtyping import Float32, Int64
 
 from video.clip_sources import OpenSource
 from video.clips import ClipPart, labelled_rows
+from video.demonstrations import draw_of_each_task, select_episodes
 from video.errors import DatasetError
 from video.statistics import Normalizer
 
@@ -26,11 +27,11 @@ def training_episodes(opened: OpenSource) -> Int64[np.ndarray, " used"]:
 
 
 def training_part(opened: OpenSource, seed: int) -> ClipPart:
-    """What is trained on of a source, its share of labels chosen by the seed.
+    """What is trained on of a source, its share of labels and its demonstrations by the seed.
 
     Raises:
-        DatasetError: no episodes, some that are held out, or none that keeps its labels where the
-            others are left out.
+        DatasetError: no episodes, some that are held out, none that keeps its labels where the
+            others are left out, or none that is as the source wants it.
     """
     source, episodes = opened.source, training_episodes(opened)
     kept = keep_labels(episodes, source.labels, seed)
@@ -41,7 +42,10 @@ def training_part(opened: OpenSource, seed: int) -> ClipPart:
                 "'drop_unlabelled: true' leaves out what has none. Nothing is left to train on."
             )
         episodes = np.sort(kept)
-    return _part(opened, episodes, kept)
+    episodes = _wanted(opened, episodes)
+    if source.episodes is not None:
+        episodes = draw_of_each_task(opened.dataset, episodes, source.episodes, seed)
+    return _part(opened, episodes, np.intersect1d(kept, episodes))
 
 
 def keep_labels(
@@ -70,7 +74,7 @@ def validation_part(opened: OpenSource) -> ClipPart | None:
     source, dataset = opened.source, opened.dataset
     if source.split is not None and not len(dataset.splits.get(source.validation_split, ())):
         return None
-    episodes = _episodes(opened, source.validation_split, (source.test_split,))
+    episodes = _wanted(opened, _episodes(opened, source.validation_split, (source.test_split,)))
     return _part(opened, episodes, episodes)
 
 
@@ -128,6 +132,14 @@ def _episodes(
                 "Name other splits beside the dataset's path."
             )
     return episodes
+
+
+def _wanted(
+    opened: OpenSource, episodes: Int64[np.ndarray, " used"]
+) -> Int64[np.ndarray, " wanted"]:
+    """Those of some episodes that the source wants."""
+    source = opened.source
+    return select_episodes(opened.dataset, episodes, source.tasks, source.successful, source.notes)
 
 
 def _part(opened: OpenSource, episodes: np.ndarray, shown: np.ndarray) -> ClipPart:

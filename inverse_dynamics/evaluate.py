@@ -7,12 +7,14 @@ from pathlib import Path
 import torch
 
 from inverse_dynamics.calibrate import LEVEL
-from inverse_dynamics.held_out import Reading, known_steps, read_split
+from inverse_dynamics.held_out import Reading, Steps, known_steps, read_split
+from inverse_dynamics.horizons import split_by_horizon
 from inverse_dynamics.kinds import signed_error
 from inverse_dynamics.model import InverseDynamicsModel
 from inverse_dynamics.plot import write_plot
 from inverse_dynamics.scores import abstention_curve, coverage, r2
 from video.action_model import ActionModel, load_action_model
+from video.episodes import open_dataset
 from video.errors import DatasetError
 from video.safe_files import write_json
 
@@ -20,18 +22,22 @@ from video.safe_files import write_json
 def evaluate(
     model: Path,
     data: Path,
-    split: str = "test",
+    split: str | None = None,
     translation: list[str] | None = None,
     episodes: int | None = None,
     out: Path | None = None,
     device: str = "cpu",
 ) -> dict:
-    """Measure what a model reads off held-out video.
+    """Measure what a model reads off held-out video, recorded or imagined.
+
+    For imagined video, have the world model make a dataset of it from recorded actions first:
+    `python -m worldmodel imagine MODEL DATA --query forward_dynamics --dataset OUT`.
 
     Args:
         model: folder of a saved inverse dynamics model, or of a world model.
         data: dataset with actions.
-        split: split that the model was neither trained nor calibrated on.
+        split: split that the model was neither trained nor calibrated on; by default test, or the
+            dataset's only one.
         translation: names of the action dimensions that move the hand; the first three by default.
         episodes: how many episodes, spread evenly; all by default.
         out: JSON file to write; by default evaluation.json beside the folder of an inverse
@@ -43,6 +49,7 @@ def evaluate(
         What the JSON file holds.
     """
     loaded = load_action_model(model, device)
+    split = split or _default_split(data)
     readings = read_split(loaded, data, split, episodes)
     result = measure(loaded, readings, translation) | {"data": str(data), "split": split}
     own = "evaluation.json" if isinstance(loaded, InverseDynamicsModel) else "inverse_dynamics.json"
@@ -59,9 +66,10 @@ def measure(
     """The figures of `evaluate`, without printing or writing.
 
     Returns:
-        `r2`, `mae` (data's units) and `coverage_90_by_dimension` by name; `mean_r2_translation`,
-        `coverage_90` (mean of all dimensions), `abstention`, `by_task`, `steps` and `episodes`.
-        What needs a calibration is missing without one.
+        `r2`, `mae` (data's units) and `coverage_90_by_dimension` by name, `mean_r2_translation`
+        and `coverage_90` (mean of all dimensions); the same `by_horizon` (steps since the episode's
+        first frame); `r2` `by_task`; `abstention`, `steps` and `episodes`. What needs a calibration
+        is missing without one.
 
     Raises:
         DatasetError: a translation that is no action dimension.
@@ -74,26 +82,21 @@ def measure(
             f"translation={translation}, but this model's action dimensions are {list(names)}."
         )
     chosen = [names.index(name) for name in translation]
-    steps, kinds = known_steps(readings), model.kinds
-    explained = r2(steps.estimate.mean, steps.actions, kinds)
-    error = signed_error(steps.estimate.mean, steps.actions, kinds).abs().mean(0)
-    half = torch.from_numpy((model.action_normalizer.high - model.action_normalizer.low) / 2)
+    steps = known_steps(readings)
     result = {
-        "r2": _by_name(names, explained),
-        "mean_r2_translation": explained[chosen].mean().item(),
-        "mae": _by_name(names, error * half),
-        "steps": len(steps.actions),
+        **_figures(model, steps, chosen),
         "episodes": len(readings),
+        "by_horizon": {
+            name: _figures(model, known_steps(parts), chosen)
+            for name, parts in split_by_horizon(readings).items()
+        },
         "by_task": {
-            task: _by_name(names, _r2_of_task(readings, task, kinds))
+            task: _by_name(names, _r2_of_task(readings, task, model.kinds))
             for task in sorted({reading.task for reading in readings if reading.mask.any()})
         },
     }
     if model.calibration is not None:
-        inside = coverage(steps, model.calibration, LEVEL, kinds)
-        result["coverage_90"] = inside.mean().item()
-        result["coverage_90_by_dimension"] = _by_name(names, inside)
-        result["abstention"] = abstention_curve(steps, model.calibration, kinds)
+        result["abstention"] = abstention_curve(steps, model.calibration, model.kinds)
     return result
 
 
@@ -122,6 +125,11 @@ def table(result: dict) -> str:
     if "coverage_90" in result:
         rows.append(("in the 90 % interval", result["coverage_90_by_dimension"], ".1%"))
     rows += [(f"R2, {task}"[:25], values, ".3f") for task, values in result["by_task"].items()]
+    for name, form in (("r2", ".3f"), ("mae", ".3f"), ("coverage_90_by_dimension", ".1%")):
+        title = {"r2": "R2", "mae": "error"}.get(name, "in 90 %")
+        for horizon, figures in result["by_horizon"].items():
+            if name in figures:
+                rows.append((f"{title}, steps {horizon}", figures[name], form))
     for title, values, form in rows:
         cells = ("-" if math.isnan(values[name]) else f"{values[name]:{form}}" for name in names)
         lines.append(f"{title:<26}" + "".join(f"{cell:>10}" for cell in cells))
@@ -135,6 +143,31 @@ def table(result: dict) -> str:
         f"{result['data']}"
     )
     return "\n".join(lines)
+
+
+def _figures(model: ActionModel, steps: Steps, translation: list[int]) -> dict:
+    """What is measured of any collection of steps."""
+    names, kinds = model.action_names, model.kinds
+    explained = r2(steps.estimate.mean, steps.actions, kinds)
+    error = signed_error(steps.estimate.mean, steps.actions, kinds).abs().mean(0)
+    half = torch.from_numpy((model.action_normalizer.high - model.action_normalizer.low) / 2)
+    figures = {
+        "r2": _by_name(names, explained),
+        "mean_r2_translation": explained[translation].mean().item(),
+        "mae": _by_name(names, error * half),
+        "steps": len(steps.actions),
+    }
+    if model.calibration is not None:
+        inside = coverage(steps, model.calibration, LEVEL, kinds)
+        figures["coverage_90"] = inside.mean().item()
+        figures["coverage_90_by_dimension"] = _by_name(names, inside)
+    return figures
+
+
+def _default_split(data: Path) -> str:
+    """The dataset's only split, or test."""
+    splits = [name for name, episodes in open_dataset(data).splits.items() if len(episodes)]
+    return splits[0] if len(splits) == 1 else "test"
 
 
 def _by_name(names: Sequence[str], values: torch.Tensor) -> dict[str, float]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from video.action_model import ActionModel, Estimate
 from video.episodes import EpisodeDataset, open_dataset
 from video.errors import DatasetError
+from video.lerobot_format import READ
 from video.resizing import resize_frames
 from video.video_folder import CAMERA
 
@@ -34,6 +35,12 @@ class Reading:
     actions: Float[Tensor, "steps size"]
     mask: Bool[Tensor, " steps"]
 
+    def part(self, first: int, last: int) -> "Reading":
+        """Its steps from one to another, both counted from 0 and both included."""
+        here = slice(first, last + 1)
+        estimate = Estimate(self.estimate.mean[here], self.estimate.spread[here])
+        return Reading(self.episode, self.task, estimate, self.actions[here], self.mask[here])
+
 
 @dataclass
 class Steps:
@@ -50,7 +57,7 @@ def read_split(
 
     Args:
         model: reads.
-        path: a labelled dataset.
+        path: a dataset with actions; those that a model has read off it count as unknown.
         split: one of its splits.
         episodes: how many, spread evenly over the split; None: all.
 
@@ -77,7 +84,9 @@ def read_split(
         readings.append(Reading(int(episode), task, estimate, actions, mask))
     if not any(reading.mask.any() for reading in readings):
         raise DatasetError(
-            f"{path} has no known actions in split {split!r}, so there is nothing to compare with."
+            f"{path} has no recorded actions in split {split!r}, so there is nothing to compare "
+            "what is read with. Give a dataset with recorded actions; to put actions on this one, "
+            "use `python -m inverse_dynamics label`."
         )
     return readings
 
@@ -153,5 +162,7 @@ def _actions(model: ActionModel, dataset: EpisodeDataset, episode: int) -> tuple
     actions = torch.from_numpy(np.array(dataset.columns["actions"][rows], np.float32))
     if "action_mask" in dataset.columns:
         mask = torch.from_numpy(dataset.columns["action_mask"][rows].astype(bool))
+    if "action_source" in dataset.columns:
+        mask &= torch.from_numpy(dataset.columns["action_source"][rows] != READ)
     actions = model.action_normalizer.normalize(actions)
     return actions.masked_fill(~mask[:, None], 0.0), mask

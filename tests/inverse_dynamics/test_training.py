@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from tiny_autoencoders import tiny_autoencoder
@@ -137,6 +138,28 @@ def test_angles_and_grippers_are_trained_as_such(config, tmp_path):
     assert model.action_normalizer.high[0] == np.float32(np.pi)
 
 
+FRAMES = (
+    *("--data.init_args.autoencoder", "null"),
+    *("--data.init_args.encode_first", "false"),
+    *("--data.init_args.in_memory", "true"),
+    *("--model.init_args.sizes.patch", "4"),
+)
+
+
+@pytest.mark.parametrize("masked", ["true", "false"])
+def test_frames_are_read_without_an_autoencoder(config, tiny_dataset, tmp_path, masked):
+    mask = ["--model.init_args.sizes.masked", masked]
+    main(["fit", "-c", str(config), *QUIET, *FRAMES, *mask])
+    folder = tmp_path / "run" / "model"
+    assert not (folder / "autoencoder").exists()
+    model = InverseDynamicsModel.from_pretrained(folder)
+    assert model.latents_of is None
+    frames = torch.randint(0, 256, (1, 8, 1, 3, 32, 32), dtype=torch.uint8)
+    assert model.encode(frames).equal(frames / 127.5 - 1)
+    assert model.actions_of_frames(frames).shape == (1, 7, 2)
+    assert len(read_split(model, tiny_dataset, "test")) == 1
+
+
 def test_data_that_cannot_be_trained_on_are_explained(config, capsys):
     toy = yaml.safe_load(config.read_text())
     toy["data"]["init_args"]["datasets"][0]["action_free"] = True
@@ -151,8 +174,6 @@ def test_data_that_cannot_be_trained_on_are_explained(config, capsys):
     assert "an action lies between two frames" in refused(config, capsys, *single)
     stride = ["--data.init_args.stride", "2"]
     assert "Set it to 1" in refused(config, capsys, *stride)
-    pixels = ["--data.init_args.autoencoder", "null", "--data.init_args.encode_first", "false"]
-    assert "looks at latents" in refused(config, capsys, *pixels)
 
 
 def test_settings_that_cannot_be_are_named():
@@ -160,6 +181,8 @@ def test_settings_that_cannot_be_are_named():
         ReaderOptimization(cooldown=0)
     with pytest.raises(ValueError, match="noise=-1"):
         ReaderOptimization(noise=-1)
+    with pytest.raises(ValueError, match="mask_weight=-1"):
+        ReaderOptimization(mask_weight=-1)
 
 
 def write_squares(path: Path, fps: float = FPS, camera: str = "top", actions: int = 2) -> Path:
@@ -180,7 +203,7 @@ def test_video_that_a_model_cannot_read_is_explained(config, tiny_dataset, tmp_p
         ("rate", {"fps": 5.0}, "5 fps"),
         ("view", {"camera": "wrist"}, "has the cameras"),
         ("size", {"actions": 4}, "actions of size 4"),
-        ("free", {"actions": 0}, "no known actions"),
+        ("free", {"actions": 0}, "Give a dataset with recorded actions"),
     ):
         with pytest.raises(DatasetError, match=message):
             read_split(model, write_squares(tmp_path / name, **options), "test")

@@ -3,7 +3,7 @@
     inverse_dynamics.json   frame rate, cameras, frame size, window, action range
     calibration.json        how far its spread can be trusted, once `calibrate` has measured it
     network/                the network (diffusers layout: config.json and safetensors)
-    autoencoder/            the frozen autoencoder that makes the latents it looks at
+    autoencoder/            the frozen autoencoder that makes the latents it looks at, if it does
 
 No pickle anywhere. `InverseDynamicsModel.from_pretrained(folder)` is all a user calls.
 """
@@ -41,7 +41,7 @@ class InverseDynamicsModel:
 
     Attributes:
         network: from frames to distributions of the actions between them.
-        autoencoder: frames to the latents that the network looks at.
+        autoencoder: frames to the latents that the network looks at; None: it looks at the frames.
         fps: frames per second it was trained at.
         cameras: camera names, in the order of the view axis.
         frame_size: height and width in pixels.
@@ -52,7 +52,7 @@ class InverseDynamicsModel:
     """
 
     network: ActionReader
-    autoencoder: FrameAutoencoder
+    autoencoder: FrameAutoencoder | None
     fps: float
     cameras: tuple[str, ...]
     frame_size: tuple[int, int]
@@ -87,7 +87,8 @@ class InverseDynamicsModel:
         """
         with whole_folder(Path(folder)) as unfinished:
             self.network.save_pretrained(unfinished / "network")
-            self.autoencoder.save_pretrained(unfinished / "autoencoder")
+            if self.autoencoder is not None:
+                self.autoencoder.save_pretrained(unfinished / "autoencoder")
             write_json(unfinished / DESCRIPTION, self._json())
             if self.calibration is not None:
                 self.calibration.save(unfinished)
@@ -98,9 +99,9 @@ class InverseDynamicsModel:
         return fingerprint_of(self.network, self._json())
 
     @property
-    def latents_of(self) -> str:
-        """Fingerprint of the autoencoder whose latents it reads."""
-        return self.autoencoder.fingerprint
+    def latents_of(self) -> str | None:
+        """Fingerprint of the autoencoder whose latents it reads; None: it reads frames."""
+        return self.autoencoder and self.autoencoder.fingerprint
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -110,41 +111,43 @@ class InverseDynamicsModel:
     def encode(
         self, frames: UInt8[Tensor, "*batch 3 height width"]
     ) -> Float[Tensor, "*batch channels h w"]:
-        """Frames to latents, rounded as stored ones are."""
+        """Frames to latents, rounded as stored ones are; or to [-1, 1] without an autoencoder."""
         device = next(self.network.parameters()).device
+        if self.autoencoder is None:
+            return scale_frames(frames.to(device))
         return self.autoencoder.encode(frames.to(device)).half().float()
 
     @torch.inference_mode()
-    def read(self, latents: Float[Tensor, "batch frames views channels h w"]) -> Estimate:
+    def read(self, inputs: Float[Tensor, "batch frames views channels h w"]) -> Estimate:
         """Distributions of the actions between the frames, normalised.
 
         A video that is longer than `window` is read in overlapping windows. Rows of a batch do not
         know each other.
 
         Args:
-            latents: of videos of two frames or more, as `encode` makes them.
+            inputs: of videos of two frames or more, as `encode` makes them.
 
         Raises:
-            ValueError: a single frame, or latents of another shape than it was trained on.
+            ValueError: a single frame, or frames of another shape than it was trained on.
         """
-        shape = tuple(latents.shape[2:])
-        if shape != self.network.frame_shape or latents.shape[1] < 2:
+        shape = tuple(inputs.shape[2:])
+        if shape != self.network.frame_shape or inputs.shape[1] < 2:
             raise ValueError(
-                f"latents of shape {tuple(latents.shape)} cannot be read: this model wants (videos,"
-                f" frames, *{self.network.frame_shape}) with two frames or more. Latents must be "
-                "those of its own autoencoder."
+                f"an input of shape {tuple(inputs.shape)} cannot be read: this model wants (videos,"
+                f" frames, *{self.network.frame_shape}) with two frames or more, as its own "
+                "encode() makes them."
             )
         weights = next(self.network.parameters())
-        return read_video(self.network.read, latents.to(weights), self.window, self.kinds)
+        return read_video(self.network.read, inputs.to(weights), self.window, self.kinds)
 
     def actions(
-        self, latents: Float[Tensor, "batch frames views channels h w"]
+        self, inputs: Float[Tensor, "batch frames views channels h w"]
     ) -> Float[Tensor, "batch steps size"]:
         """The likeliest actions between the frames, in the data's units; as `read`.
 
         An imagined environment takes this method as its `idm`.
         """
-        return self.action_normalizer.denormalize(self.read(latents).mean)
+        return self.action_normalizer.denormalize(self.read(inputs).mean)
 
     def actions_of_frames(
         self, frames: UInt8[Tensor, "batch frames views 3 height width"]
@@ -166,18 +169,20 @@ class InverseDynamicsModel:
                 "'high'), so what the network reads has no units. Train again, or put the folder's "
                 "own file back."
             )
-        autoencoder = FrameAutoencoder.from_pretrained(folder / "autoencoder")
-        if autoencoder.fingerprint != saved["autoencoder"]:
-            raise DatasetError(
-                f"{folder / 'autoencoder'} has the fingerprint {autoencoder.fingerprint}, the "
-                f"network was trained on latents of {saved['autoencoder']}. Put that one back."
-            )
+        autoencoder = None
+        if saved["autoencoder"] is not None:
+            autoencoder = FrameAutoencoder.from_pretrained(folder / "autoencoder").to(device)
+            if autoencoder.fingerprint != saved["autoencoder"]:
+                raise DatasetError(
+                    f"{folder / 'autoencoder'} has the fingerprint {autoencoder.fingerprint}, the "
+                    f"network was trained on latents of {saved['autoencoder']}. Put that one back."
+                )
         network = ActionReader.from_pretrained(folder / "network", low_cpu_mem_usage=False)
         assert isinstance(network, ActionReader)
         nn.Module.to(network, device).eval().requires_grad_(False)
         return cls(
             network=network,
-            autoencoder=autoencoder.to(device),
+            autoencoder=autoencoder,
             fps=saved["fps"],
             cameras=tuple(saved["cameras"]),
             frame_size=(saved["frame_size"][0], saved["frame_size"][1]),
@@ -195,7 +200,12 @@ class InverseDynamicsModel:
             "cameras": list(self.cameras),
             "frame_size": list(self.frame_size),
             "window": self.window,
-            "autoencoder": self.autoencoder.fingerprint,
+            "autoencoder": self.latents_of,
             "actions": self.action_normalizer.to_json(),
             "action_names": list(self.action_names),
         }
+
+
+def scale_frames(frames: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Bytes to [-1, 1], for networks that look at frames."""
+    return frames.float() / 127.5 - 1

@@ -1,13 +1,12 @@
 """The network: from the frames of a clip to a distribution for every action between them.
 
-Every frame becomes one token by itself: where in the picture the things are that its feature maps
-look for (their soft centres, finer than a latent pixel), and a glance at the whole. A step's token
-joins those of its two frames and their difference; attention over all steps of the clip, earlier
-and later ones, does the rest. The robot's state can be read off a frame's token, which is trained,
-where the data have it, only because it teaches the tokens where to look.
+Every frame becomes one token by itself (`picture_encoder.py`), after a mask has hidden what does
+not matter, if one is learned (`mask.py`). A step's token joins those of its two frames and their
+difference; attention over all steps of the clip, earlier and later ones, does the rest. The robot's
+state can be read off a frame's token, which is trained, where the data have it, only because it
+teaches the tokens where to look.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -19,6 +18,8 @@ from torch import Tensor, nn
 
 from inverse_dynamics.estimate import Estimate, Parameters, estimate
 from inverse_dynamics.kinds import KINDS
+from inverse_dynamics.mask import PictureMask
+from inverse_dynamics.picture_encoder import PictureEncoder
 
 DIFFERENCE_GAIN = 8.0
 """Neighbouring frames differ little."""
@@ -33,10 +34,12 @@ class Readout(NamedTuple):
     Attributes:
         actions: the distributions of the actions between the frames.
         state: the robot's state at each frame, normalised; S = 0 where it was not trained.
+        shown: how much of every place the learned mask shows, 0 to 1; None without a mask.
     """
 
     actions: Parameters
     state: Float[Tensor, "batch frames state_dim"]
+    shown: Float[Tensor, "batch frames views height width"] | None = None
 
 
 class Norm(nn.RMSNorm):
@@ -51,7 +54,7 @@ class ActionReader(ModelMixin, ConfigMixin):
     """Reads actions off clips, looking at what comes before and after.
 
     Args:
-        frame_shape: of one frame: views, channels, height and width of latents; or one
+        frame_shape: of one frame: views, channels, height and width of latents or pixels; or one
             number, the size of a state vector.
         kinds: kind of each action dimension, see `kinds.py`.
         state_dim: dimensions S of the robot's state; 0: not trained.
@@ -60,6 +63,8 @@ class ActionReader(ModelMixin, ConfigMixin):
         heads: of the attention.
         channels: feature maps of the picture.
         dropout: of the tokens, in training.
+        patch: pixels that are folded into one place of the feature maps, each way; 1 for latents.
+        masked: learn a mask, and look only at what it shows.
 
     Raises:
         ValueError: an unknown kind, a frame shape that is neither picture nor vector, or a width
@@ -77,6 +82,8 @@ class ActionReader(ModelMixin, ConfigMixin):
         heads: int = 4,
         channels: int = 48,
         dropout: float = 0.1,
+        patch: int = 1,
+        masked: bool = False,
     ):
         super().__init__()
         if not set(kinds) <= set(KINDS):
@@ -86,12 +93,10 @@ class ActionReader(ModelMixin, ConfigMixin):
         if width % (2 * heads):
             raise ValueError(f"width={width} is not a multiple of twice heads={heads}")
         if len(frame_shape) == 4:
-            views, inputs, rows, columns = frame_shape
-            self.embed_frame = PictureEncoder(
-                views, inputs, rows, columns, width, channels, dropout
-            )
+            self.embed_frame = PictureEncoder(frame_shape, width, channels, dropout, patch)
         else:
             self.embed_frame = nn.Linear(frame_shape[0], width)
+        self.mask = PictureMask(frame_shape[1], channels, patch) if masked else None
         self.read_state = nn.Linear(width, state_dim) if state_dim else None
         self.embed_step = nn.Sequential(
             nn.Linear(3 * width, width), nn.SiLU(), nn.Linear(width, width)
@@ -114,7 +119,11 @@ class ActionReader(ModelMixin, ConfigMixin):
 
     def forward(self, frames: Float[Tensor, "batch frames *shape"]) -> Readout:
         """Read the actions between the frames of clips of any length from two frames on."""
-        tokens = self.embed_frame(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).float()
+        pictures, shown = frames.flatten(0, 1), None
+        if self.mask is not None:
+            pictures, shown = self.mask(pictures)
+            shown = shown.unflatten(0, frames.shape[:2])
+        tokens = self.embed_frame(pictures).unflatten(0, frames.shape[:2]).float()
         before, after = tokens[:, :-1], tokens[:, 1:]
         joined = torch.cat((before, after, DIFFERENCE_GAIN * (after - before)), dim=-1)
         steps = self.embed_step(joined)
@@ -124,63 +133,12 @@ class ActionReader(ModelMixin, ConfigMixin):
         return Readout(
             Parameters(location, (log_scale - 1).clamp(*LOG_SCALE_RANGE)),
             tokens[..., :0] if self.read_state is None else self.read_state(tokens).float(),
+            shown,
         )
 
     def read(self, frames: Float[Tensor, "batch frames *shape"]) -> Estimate:
         """The distributions alone, as `forward` gives them, by mean and spread."""
         return estimate(self(frames).actions, self.kinds)
-
-
-class PictureEncoder(nn.Module):
-    """One token of each frame, all views together.
-
-    Args:
-        views: camera views V.
-        inputs: channels of the picture.
-        rows: height of the picture.
-        columns: width of the picture.
-        width: channels of the token.
-        channels: feature maps.
-        dropout: of the glance at the whole.
-    """
-
-    centers: Tensor
-
-    def __init__(
-        self,
-        views: int,
-        inputs: int,
-        rows: int,
-        columns: int,
-        width: int,
-        channels: int,
-        dropout: float,
-    ):
-        super().__init__()
-        self.maps = nn.Sequential(
-            nn.Conv2d(inputs, channels, 3, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(channels, channels, 1),
-        )
-        down, across = torch.linspace(-1, 1, rows), torch.linspace(-1, 1, columns)
-        grid = torch.stack(torch.meshgrid(down, across, indexing="ij"), dim=-1)
-        self.register_buffer("centers", grid.flatten(0, 1), persistent=False)
-        self.embed_centers = nn.Linear(views * 3 * channels, width)
-        self.embed_whole = nn.Linear(views * inputs * rows * columns, width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(
-        self, frames: Float[Tensor, "batch views channels height width"]
-    ) -> Float[Tensor, "batch token"]:
-        """Soft centres and strengths of the feature maps, and the picture as it is."""
-        maps = self.maps(frames.flatten(0, 1)).flatten(2).float()
-        centers = maps.softmax(dim=-1) @ self.centers  # (batch views) channels 2
-        strengths = maps.logsumexp(dim=-1) - math.log(maps.shape[-1])
-        found = torch.cat((centers.flatten(1), strengths), dim=1)
-        found = found.unflatten(0, frames.shape[:2]).flatten(1)
-        return self.embed_centers(found) + self.embed_whole(self.dropout(frames.flatten(1)))
 
 
 class Layer(nn.Module):

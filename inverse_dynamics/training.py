@@ -11,12 +11,13 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from inverse_dynamics.estimate import estimate
 from inverse_dynamics.kinds import fit_to_kinds, signed_error
 from inverse_dynamics.losses import action_loss, masked_mean, state_loss
-from inverse_dynamics.model import InverseDynamicsModel
+from inverse_dynamics.model import InverseDynamicsModel, scale_frames
 from inverse_dynamics.network import ActionReader
 from video.datamodule import ClipDataModule
 from video.errors import DatasetError
@@ -36,6 +37,8 @@ class ReaderSizes:
     heads: int = 4
     channels: int = 48
     dropout: float = 0.1
+    patch: int = 1
+    masked: bool = False
 
 
 @dataclass
@@ -49,7 +52,9 @@ class ReaderOptimization:
         warmup_steps: linear warm-up.
         cooldown: share of the run, at its end, over which the learning rates fall to zero.
         state_weight: weight of the robot's state in the loss, where the data have it.
-        noise: standard deviation of noise on the latents, at most; every clip has its own share.
+        noise: standard deviation of noise on the latents or frames, at most; every clip has its
+            own share.
+        mask_weight: weight, in the loss, of the share of the picture that a learned mask shows.
     """
 
     learning_rate: float = 0.02
@@ -59,6 +64,7 @@ class ReaderOptimization:
     cooldown: float = 0.6
     state_weight: float = 1.0
     noise: float = 0.0
+    mask_weight: float = 0.1
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -67,9 +73,10 @@ class ReaderOptimization:
                 f"need 0 < cooldown <= 1 and warmup_steps >= 1, got {self.cooldown} and "
                 f"{self.warmup_steps}"
             )
-        if self.noise < 0 or self.state_weight < 0:
+        if min(self.noise, self.state_weight, self.mask_weight) < 0:
             raise ValueError(
-                f"noise={self.noise} and state_weight={self.state_weight} must not be negative"
+                f"noise={self.noise}, state_weight={self.state_weight} and "
+                f"mask_weight={self.mask_weight} must not be negative"
             )
 
 
@@ -112,17 +119,12 @@ class InverseDynamicsTraining(L.LightningModule):
         """Build the network, once the data are known.
 
         Raises:
-            DatasetError: data without latents or actions, clips of a single frame, or kinds or
-                names that do not fit the actions.
+            DatasetError: data without actions, clips of a single frame, or kinds or names that do
+                not fit the actions.
         """
         if self.network is not None:
             return
         data = self.data
-        if data.autoencoder is None or data.latent_shape is None:
-            raise DatasetError(
-                "the inverse dynamics model looks at latents: set data.autoencoder to its folder, "
-                "such as video/autoencoders/metaworld"
-            )
         if data.clip_frames < 2:
             raise DatasetError(
                 f"data.clip_frames is {data.clip_frames}, but an action lies between two frames. "
@@ -151,7 +153,7 @@ class InverseDynamicsTraining(L.LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.network = ActionReader(
-                frame_shape=[len(data.cameras), *data.latent_shape],
+                frame_shape=[len(data.cameras), *(data.latent_shape or (3, *data.frame_size))],
                 kinds=list(kinds),
                 state_dim=data.state_dim,
                 **asdict(self.sizes),
@@ -161,20 +163,24 @@ class InverseDynamicsTraining(L.LightningModule):
         """Read the clips, compare with what was recorded."""
         assert self.network is not None
         torch.manual_seed(self._step_seed(batch_idx))  # of noise and dropout, so a run can resume
-        latents = batch["latents"]
-        share = torch.rand(len(latents), 1, 1, 1, 1, 1, device=latents.device)
-        noise = self.optimization.noise * share * torch.randn_like(latents)
-        actions, state = self.network(latents + noise)
+        frames = pictures_of(batch)
+        share = torch.rand(len(frames), 1, 1, 1, 1, 1, device=frames.device)
+        noise = self.optimization.noise * share * torch.randn_like(frames)
+        actions, state, shown = self.network(frames + noise)
         loss = action_loss(actions, self._actions(batch), batch["action_mask"], self.network.kinds)
         state_error = state_loss(state, batch["state"], batch["state_mask"])
         self.log("loss", loss, prog_bar=True, sync_dist=True)
         self.log("state_loss", state_error, sync_dist=True)
-        return loss + self.optimization.state_weight * state_error
+        total = loss + self.optimization.state_weight * state_error
+        if shown is not None:
+            self.log("shown", shown.mean(), prog_bar=True, sync_dist=True)
+            total = total + self.optimization.mask_weight * shown.mean()
+        return total
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the loss and the mean absolute error on held-out clips."""
         assert self.network is not None
-        readout, true = self.network(batch["latents"]).actions, self._actions(batch)
+        readout, true = self.network(pictures_of(batch)).actions, self._actions(batch)
         mask, kinds = batch["action_mask"], self.network.kinds
         error = signed_error(estimate(readout, kinds).mean, true, kinds).abs()
         self.log("val_loss", action_loss(readout, true, mask, kinds), sync_dist=True)
@@ -208,7 +214,6 @@ class InverseDynamicsTraining(L.LightningModule):
     def model(self) -> InverseDynamicsModel:
         """The model as it stands now, without a calibration."""
         assert self.network is not None
-        assert self.data.autoencoder is not None
         network = ActionReader.from_config(self.network.config)
         assert isinstance(network, ActionReader)
         network.load_state_dict(self.network.state_dict())
@@ -235,3 +240,8 @@ class InverseDynamicsTraining(L.LightningModule):
         micro = batch_idx % self.trainer.accumulate_grad_batches
         key = (self.seed, self.trainer.global_step, micro, self.trainer.global_rank)
         return int(np.random.SeedSequence(key).generate_state(1)[0])
+
+
+def pictures_of(batch: dict[str, Tensor]) -> Float[Tensor, "batch frames views channels h w"]:
+    """What the network looks at: a batch's latents, or its frames where there are none."""
+    return batch["latents"] if "latents" in batch else scale_frames(batch["frames"])

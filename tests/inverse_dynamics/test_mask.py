@@ -1,0 +1,61 @@
+"""The learned mask: it hides, it is asked to show little, and it finds what matters."""
+
+import torch
+
+from inverse_dynamics.losses import action_loss
+from inverse_dynamics.mask import PictureMask
+from inverse_dynamics.network import ActionReader
+from video.muon import Muon
+
+
+def test_everything_is_shown_at_first():
+    frames = torch.randn(2, 1, 3, 8, 8)
+    masked, shown = PictureMask(3, 4, patch=4)(frames)
+    assert masked.equal(frames)
+    assert shown.shape == (2, 1, 8, 8)
+    torch.testing.assert_close(shown, torch.full((2, 1, 8, 8), 0.8808), atol=1e-4, rtol=0)
+
+
+def test_what_is_hidden_is_zero_and_the_rounding_is_passed_over():
+    mask = PictureMask(1, 2)
+    for parameter in mask.decide[-1].parameters():  # the last layer alone decides, for hiding
+        torch.nn.init.constant_(parameter, -0.1 if parameter.ndim == 1 else 0.0)
+    masked, shown = mask(torch.ones(1, 1, 1, 4, 4))
+    assert (shown > 0.4).all()
+    assert not masked.any()
+    masked.sum().backward()
+    assert all(parameter.grad is not None for parameter in mask.parameters())
+
+
+def moving_dot(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """A dot in the left half moves as the actions say; the right half is noise."""
+    frames = 0.5 * torch.randn(16, 4, 1, 1, 8, 8, generator=generator)
+    places = torch.randint(0, 8, (16, 4), generator=generator)
+    frames[..., :4] = 0
+    for clip in range(16):
+        for time in range(4):
+            frames[clip, time, 0, 0, places[clip, time], 1] = 3.0
+    return frames, (places.diff(dim=1) / 7.0)[..., None]
+
+
+def test_the_mask_learns_where_the_action_is():
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    network = ActionReader([1, 1, 8, 8], ["number"], 0, 16, 1, 2, 8, 0.0, masked=True)
+    optimizer = Muon(network.parameters())
+    for _ in range(150):
+        frames, actions = moving_dot(generator)
+        readout = network(frames)
+        loss = action_loss(
+            readout.actions, actions, torch.ones(16, 3, dtype=torch.bool), ["number"]
+        )
+        loss = loss + readout.shown.mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    frames, actions = moving_dot(generator)
+    readout = network.eval()(frames)
+    is_dot = frames[:, :, :, 0] == 3.0
+    assert readout.shown[is_dot].round().mean() > 0.9
+    assert readout.shown.mean() < 0.2
+    assert (readout.actions.location - actions).abs().mean() < 0.1

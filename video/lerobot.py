@@ -31,6 +31,8 @@ RATE_TOLERANCE = 0.01
 class LeRobotDataset:
     """A LeRobotDataset on disk, as `episodes.EpisodeDataset` describes it.
 
+    `numbers` are the usable episodes' numbers in the files, int64 `(episodes,)`.
+
     Example:
         dataset = LeRobotDataset("data/reach")
         frames = dataset.read_frames(0, np.arange(16), dataset.cameras[0])
@@ -63,7 +65,8 @@ class LeRobotDataset:
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)[:-1]]).astype(np.int64)
         self.tasks = [row.task for row in rows]
         self.notes = [row.notes for row in rows]
-        self.splits = _splits(info, [row.index for row in rows])
+        self.numbers = np.array([row.index for row in rows], dtype=np.int64)
+        self.splits = _splits(info, self.numbers)
         self.columns = {
             name: np.concatenate([contents[row.index][name] for row in rows])
             for name in contents[rows[0].index]
@@ -252,9 +255,8 @@ def _unusable(
     return cut, f"{file} has {header.frames} frames, meta/episodes needs {max(ends)}."
 
 
-def _splits(info: DatasetInfo, indices: list[int]) -> dict[str, np.ndarray]:
-    """Split name to positions in `indices`, the numbers of the episodes that are left."""
-    numbers = np.array(indices)
+def _splits(info: DatasetInfo, numbers: np.ndarray) -> dict[str, np.ndarray]:
+    """Split name to positions in `numbers`, those of the episodes that are left."""
     splits = {}
     for name, text in info.splits.items():
         try:

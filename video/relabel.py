@@ -1,0 +1,153 @@
+"""A copy of a LeRobotDataset v3.0 with other actions.
+
+Video files are copied as they are, and so is every column that does not speak of actions; whatever
+else wants new pictures goes through `writer.py`.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from video.episodes import EpisodeDataset
+from video.errors import DatasetError
+from video.feature_statistics import Statistics, column_statistics, merge_statistics
+from video.lerobot import LeRobotDataset
+from video.lerobot_format import COLUMNS, INFO_PATH, STATS_PATH
+from video.lerobot_metadata import read_info
+from video.safe_files import write_json, write_parquet
+
+
+@dataclass(frozen=True)
+class ActionColumns:
+    """The actions of an episode of T frames, and what is known of them; fields as in `Episode`."""
+
+    actions: np.ndarray
+    action_mask: np.ndarray
+    action_spread: np.ndarray
+    action_source: np.ndarray
+
+
+def can_be_copied(dataset: EpisodeDataset) -> bool:
+    """Whether `copy_with_actions` takes it."""
+    is_native = isinstance(dataset, LeRobotDataset)
+    return is_native and read_info(dataset.path).version.startswith("v3.")
+
+
+def copy_with_actions(
+    dataset: LeRobotDataset,
+    out: Path,
+    labels: dict[int, ActionColumns],
+    notes: dict[int, dict],
+) -> None:
+    """Write the copy, `meta/info.json` last, so that an interrupted call can be made again.
+
+    Args:
+        dataset: what is copied.
+        out: the new dataset's folder.
+        labels: by episode; one without labels, which cannot be read, has no actions.
+        notes: by episode, what is added to its notes.
+
+    Raises:
+        DatasetError: a file cannot be read or written.
+    """
+    numbers = dataset.numbers.tolist()
+    by_number = {numbers[episode]: columns for episode, columns in labels.items()}
+    more_notes = {numbers[episode]: added for episode, added in notes.items()}
+    try:
+        for folder in ("videos", "data", "meta"):
+            shutil.rmtree(out / folder, ignore_errors=True)
+        if (dataset.path / "videos").is_dir():
+            shutil.copytree(dataset.path / "videos", out / "videos")
+        ignored = shutil.ignore_patterns("info.json", "stats.json", "episodes")
+        shutil.copytree(dataset.path / "meta", out / "meta", ignore=ignored)
+    except OSError as error:
+        raise DatasetError(f"{dataset.path} could not be copied to {out}: {error}.") from error
+    statistics: dict[int, dict[str, Statistics]] = {}
+    for file in sorted((dataset.path / "data").rglob("*.parquet")):
+        table, measured = _with_actions(_read(file), by_number)
+        write_parquet(out / file.relative_to(dataset.path), table)
+        statistics |= measured
+    for file in sorted((dataset.path / "meta" / "episodes").rglob("*.parquet")):
+        table = _with_notes(_read(file), more_notes, statistics)
+        write_parquet(out / file.relative_to(dataset.path), table)
+    _write_statistics(dataset.path, out, list(statistics.values()))
+    info = json.loads((dataset.path / INFO_PATH).read_text())
+    size = next(iter(labels.values())).actions.shape[1]
+    for name in ActionColumns.__annotations__:
+        column = COLUMNS[name]
+        shape = [size] if column.is_vector else [1]
+        described = {"dtype": column.dtype, "shape": shape, "names": None}
+        info["features"][column.feature] = info["features"].get(column.feature, described)
+    write_json(out / INFO_PATH, info)
+
+
+def _with_actions(
+    table: pa.Table, labels: dict[int, ActionColumns]
+) -> tuple[pa.Table, dict[int, dict[str, Statistics]]]:
+    """A data file with new action columns, and the columns' statistics by episode."""
+    episode_of_row = table["episode_index"].to_numpy()
+    size = next(iter(labels.values())).actions.shape[1]
+    columns = {
+        name: np.zeros((len(table), size) if COLUMNS[name].is_vector else len(table), dtype)
+        for name, dtype in ((name, COLUMNS[name].dtype) for name in ActionColumns.__annotations__)
+    }
+    statistics = {}
+    for episode in np.unique(episode_of_row).tolist():
+        rows = np.flatnonzero(episode_of_row == episode)
+        if episode in labels:
+            for name, values in vars(labels[episode]).items():
+                columns[name][rows] = values
+        statistics[episode] = {
+            COLUMNS[name].feature: column_statistics(values[rows])
+            for name, values in columns.items()
+        }
+    for name, values in columns.items():
+        flat = pa.array(values.reshape(-1))
+        is_list = values.ndim == 2 and size > 1
+        stored = pa.FixedSizeListArray.from_arrays(flat, size) if is_list else flat
+        table = _set(table, COLUMNS[name].feature, stored)
+    return table.replace_schema_metadata(None), statistics
+
+
+def _with_notes(
+    table: pa.Table, notes: dict[int, dict], statistics: dict[int, dict[str, Statistics]]
+) -> pa.Table:
+    """A file of `meta/episodes` with more notes, and new statistics of the action columns."""
+    episodes = table["episode_index"].to_pylist()
+    for name in dict.fromkeys(name for each in notes.values() for name in each):
+        table = _set(table, name, pa.array([notes.get(e, {}).get(name) for e in episodes]))
+    for feature, measured in next(iter(statistics.values())).items():
+        for name in measured:
+            values = [
+                statistics[e][feature][name].tolist() if e in statistics else None for e in episodes
+            ]
+            table = _set(table, f"stats/{feature}/{name}", pa.array(values))
+    return table.replace_schema_metadata(None)
+
+
+def _write_statistics(source: Path, out: Path, parts: list[dict[str, Statistics]]) -> None:
+    stored = source / STATS_PATH
+    merged = json.loads(stored.read_text()) if stored.is_file() else {}
+    for feature in parts[0]:
+        values = merge_statistics([part[feature] for part in parts])
+        merged[feature] = {name: value.tolist() for name, value in values.items()}
+    write_json(out / STATS_PATH, merged)
+
+
+def _set(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    """The table with a column replaced or added."""
+    if name in table.column_names:
+        return table.set_column(table.column_names.index(name), name, values)
+    return table.append_column(name, values)
+
+
+def _read(file: Path) -> pa.Table:
+    try:
+        return pq.read_table(file)
+    except (OSError, pa.ArrowException) as error:
+        raise DatasetError(f"{file} is damaged ({error}). Replace it, then label again.") from None

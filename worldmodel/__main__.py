@@ -8,6 +8,7 @@ if __name__ == "__main__":
             "worldmodel.imagine.imagine",
             "worldmodel.evaluate.evaluate",
             "worldmodel.evaluate_heads.evaluate_heads",
+            "worldmodel.evaluate_round_trip.evaluate_round_trip",
         ],
         "python -m worldmodel",
     )

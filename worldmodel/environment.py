@@ -19,13 +19,14 @@ from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
+from video.action_model import ActionModel
 from worldmodel import rows
 from worldmodel.contexts import Contexts
 from worldmodel.imagination import Imagination, ImaginedState, Precision
 from worldmodel.observations import Observations, ObservationType
 from worldmodel.outcome import outcome_of
 from worldmodel.rewards import RewardModel, reward_model
-from worldmodel.round_trip import InverseDynamics, RoundTrip
+from worldmodel.round_trip import InverseDynamics, Recent, RoundTrip, idm_for
 from worldmodel.start_states import StartStates, contexts_of
 from worldmodel.step_info import Truths, masked, of_reset, tell, with_final
 from worldmodel.world_model import WorldModel
@@ -39,14 +40,14 @@ class EnvironmentState:
 
     Attributes:
         imagined: the imagination's part.
-        recent: the latest frames, for the round-trip error; None without an IDM.
+        recent: what the round-trip error needs of the past; None without an IDM.
         seed: of each environment.
         episode: how many episodes each has begun since it was seeded.
         over: whether its episode has ended.
     """
 
     imagined: ImaginedState
-    recent: Tensor | None
+    recent: Recent | None
     seed: Int64[Tensor, " num_envs"]
     episode: Int64[Tensor, " num_envs"]
     over: Bool[Tensor, " num_envs"]
@@ -62,7 +63,10 @@ class ImaginedVectorEnv(VectorEnv):
       expected root-mean-square error of its latents (with heads only);
     - `success`, and `elapsed_steps` of the episode;
     - `round_trip_error` (with an `idm`): how far the actions that it reads off the imagined frames
-      are from those commanded, root-mean-square, normalised units.
+      are from those commanded, root-mean-square, normalised units. It speaks of the latest actions
+      that can be judged, those of `idm_delay` frames ago; before there are any, its mask is False;
+    - `round_trip_drift`: the root of the sum of those squared errors since the episode's start. Of
+      the two it is the better sign of how far the imagined frame is from the truth.
 
     Example:
         >>> envs = gymnasium.make_vec(
@@ -90,16 +94,18 @@ class ImaginedVectorEnv(VectorEnv):
         tasks: only start in these; None: in all.
         autoreset_mode: "next_step", "same_step" or "disabled", as in gymnasium.
         render_mode: None or "rgb_array".
-        idm: an inverse dynamics model, a callable from latents `(N, T, V, C, h, w)` to actions
-            `(N, T-1, A)` in the data's units.
-        idm_frames: frames T that it is shown.
+        idm: an inverse dynamics model: the folder of a saved one (`video/action_model.py`; a world
+            model's reads by its own query), a loaded one, or a callable from latents
+            `(N, T, V, C, h, w)` to actions `(N, T-1, A)` in the data's units.
+        idm_frames: frames T that it is shown; more, if chunk and delay need them.
+        idm_delay: frames after an action that are waited for before it is judged.
         dtype: of the network's arithmetic.
         device: where to compute; a model that is passed as such stays where it is.
         compile: compile the network (`torch.compile`).
 
     Raises:
-        DatasetError: a folder that is no world model, no start contexts, or a reward that the
-            model's heads have not learned.
+        DatasetError: a folder that is no world model, no start contexts, a reward that the model's
+            heads have not learned, or an idm for other video.
         ValueError: any other argument that does not fit, by name.
     """
 
@@ -121,8 +127,9 @@ class ImaginedVectorEnv(VectorEnv):
         tasks: Sequence[str] | None = None,
         autoreset_mode: str | AutoresetMode = "next_step",
         render_mode: str | None = None,
-        idm: InverseDynamics | None = None,
+        idm: InverseDynamics | ActionModel | str | Path | None = None,
         idm_frames: int = 8,
+        idm_delay: int = 2,
         dtype: Precision = "float32",
         device: str = "cpu",
         compile: bool = False,
@@ -144,7 +151,10 @@ class ImaginedVectorEnv(VectorEnv):
         self.reward = reward_model(reward, model)
         self.round_trip = None
         if idm is not None:
-            self.round_trip = RoundTrip(idm, model, max(idm_frames, chunk + 1))
+            if idm_delay < 0:
+                raise ValueError(f"idm_delay={idm_delay} must not be negative")
+            frames = max(idm_frames, chunk + idm_delay + 1)
+            self.round_trip = RoundTrip(idm_for(model, idm, device), model, frames, idm_delay)
         self.observations = Observations(model, obs_type, state)
         self.starts = StartStates(
             self.imagination, contexts_of(model, contexts, split, tasks, with_state=state), state

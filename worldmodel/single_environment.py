@@ -86,8 +86,12 @@ def _first(observations: Any) -> Any:
 
 
 def _figures(info: dict[str, Any]) -> dict[str, Any]:
-    """The only environment's figures, plain numbers, without gymnasium's masks.
+    """The only environment's figures, those that are true of it, plain numbers without masks.
 
     Of NumPy's bool gymnasium would make an array of objects when it puts environments together.
     """
-    return {name: value[0].item() for name, value in info.items() if not name.startswith("_")}
+    return {
+        name: value[0].item()
+        for name, value in info.items()
+        if not name.startswith("_") and info[f"_{name}"][0]
+    }

@@ -8,29 +8,34 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Int64
-from torch import Tensor
 
 from worldmodel.outcome import Outcome
+from worldmodel.round_trip import RoundTripErrors
 
 Info = dict[str, Any]
 Truths = Bool[np.ndarray, " num_envs"]
 
 
 def tell(
-    outcome: Outcome, round_trip: Tensor | None
+    outcome: Outcome, round_trip: RoundTripErrors | None
 ) -> tuple[Info, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Bring a step's figures to the host, all at once: info, and reward and both ends."""
     figures = {**outcome.figures()}
     if round_trip is not None:
-        figures["round_trip_error"] = round_trip
+        figures["round_trip_error"] = round_trip.error
+        figures["round_trip_drift"] = round_trip.drift
+        figures["judged"] = round_trip.judged
     table = torch.stack([value.float() for value in figures.values()]).cpu().numpy()
     told = dict(zip(figures, table, strict=True))
     reward = told.pop("reward").astype(np.float64)
     terminated, truncated = (told.pop(name) > 0 for name in ("terminated", "truncated"))
     told["success"] = told["success"] > 0
     told["elapsed_steps"] = told["elapsed_steps"].astype(np.int64)
+    judged = told.pop("judged", None)
     info: Info = dict(told)
     info |= {f"_{name}": np.ones(len(reward), bool) for name in told}
+    if judged is not None:
+        info["_round_trip_error"] = judged > 0
     return info, (reward, terminated, truncated)
 
 
@@ -39,7 +44,7 @@ def masked(info: Info, mask: Truths) -> Info:
     told: Info = {}
     for key in names(info):
         told[key] = np.where(mask, info[key], np.zeros_like(info[key]))
-        told[f"_{key}"] = mask.copy()
+        told[f"_{key}"] = mask & info[f"_{key}"]
     return told
 
 

@@ -27,6 +27,9 @@ from worldmodel.world_model import WorldModel
 FEWEST_EPISODES = 8
 """A correlation within one step needs as many."""
 
+COLUMNS = 8
+"""Steps that the printed table shows, about."""
+
 SIGNS = {
     "elapsed_steps": "step number",
     "uncertainty": "heads' expected error",
@@ -187,6 +190,8 @@ def measure(replays: Replays) -> dict:
 def table(result: dict) -> str:
     """The figures as text for a terminal."""
     horizons = list(result["by_horizon"])
+    every = max(1, len(horizons) // COLUMNS)
+    horizons = horizons[(len(horizons) - 1) % every :: every]
     shown = [name for name in SIGNS if name in result["spearman"]]
     lines = [f"{'step':<24}" + "".join(f"{horizon:>8}" for horizon in horizons)]
     for name in ["true_error", *shown[1:]]:

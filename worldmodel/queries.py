@@ -146,13 +146,14 @@ def joint(
     noise: BlockNoise,
     steps: int = 1,
     past: Cache | None = None,
+    past_mask: Bool[Tensor, "batch past_tokens"] | None = None,
 ) -> tuple[
     Float[Tensor, "batch frames views channels height width"],
     Float[Tensor, "batch frames action_dim"],
 ]:
     """Imagine the next frames and the actions that lead to them, together."""
     none = torch.zeros(noise.actions.shape[:2], dtype=torch.bool, device=anchor.device)
-    last = _denoise(network, anchor, None, None, none, ~none, noise, steps, past)
+    last = _denoise(network, anchor, None, None, none, ~none, noise, steps, past, past_mask)
     return last.latents[:, 0], last.actions[:, 0]
 
 

@@ -8,7 +8,8 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from video.safe_files import write_json
 from worldmodel.evaluate import measure, table
 from worldmodel.held_out import read_held_out
-from worldmodel.imagine import imagined_frames, write_pictures
+from worldmodel.imagine import write_pictures
+from worldmodel.imagined_video import imagined_frames
 from worldmodel.world_model import WorldModel
 
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from worldmodel.queries import imagine_block, remember
+from worldmodel.queries import imagine_block, joint, remember
 from worldmodel.rollout_state import (
     Generators,
     RolloutState,
@@ -135,6 +135,33 @@ def rollout(
         step = advance(network, state, actions[:, part], action_mask[:, part], steps)
         frames.append(step.frames)
         state = step.state
+    return torch.cat(frames, dim=1)[:, :horizon]
+
+
+def joint_rollout(
+    network: UWM,
+    context: Float[Tensor, "batch context views channels height width"],
+    horizon: int,
+    generator: Generators,
+    steps: int = 1,
+) -> Float[Tensor, "batch horizon views channels height width"]:
+    """Imagine `horizon` frames behind the context, together with actions that lead to them.
+
+    Args:
+        network: the world model's network.
+        context: at least one known frame.
+        horizon: frames to imagine.
+        generator: one for the batch, or one a row; draws each row's seed.
+        steps: sampler steps a block.
+    """
+    state, frames = start(network, context, draw_seeds(generator, len(context))), []
+    for _ in range(0, horizon, network.block_frames):
+        seen = past_mask(network, state)
+        latents, actions = joint(network, state.anchor, state.noise, steps, state.past, seen)
+        known = torch.ones_like(state.action_mask)
+        taken = replace(state, actions=actions.clamp(-1, 1), action_mask=known)
+        state = _next_block(network, taken, latents, seen)
+        frames.append(latents)
     return torch.cat(frames, dim=1)[:, :horizon]
 
 

@@ -10,6 +10,7 @@ from tiny_autoencoders import tiny_autoencoder
 from video.episodes import open_dataset
 from video.errors import DatasetError
 from video.statistics import Normalizer
+from video.writer import DatasetWriter
 from worldmodel import evaluate as evaluation
 from worldmodel.contexts import Contexts
 from worldmodel.evaluate import evaluate, table
@@ -249,6 +250,45 @@ def test_imagined_video_keeps_the_actions_it_was_given(
     actions = dream.columns["actions"]
     np.testing.assert_allclose(actions[:6], square_episodes[3].actions[:6], atol=1e-6)
     assert dream.columns["action_mask"].tolist() == [True] * 6 + [False]
+
+
+def test_many_dreams_of_a_first_frame(folder, tiny_videos, tmp_path, monkeypatch):
+    """Differing from each other; the same however often the run is stopped, and after the label."""
+    options = {"split": "train", "horizon": 6, "dreams": 2, "query": "joint"}
+    imagine(folder, tiny_videos, dataset=tmp_path / "whole", **options)
+    whole = open_dataset(tmp_path / "whole")
+    assert len(whole.lengths) == 6
+    notes = [(note["source_episode"], note["dream"]) for note in whole.notes]
+    assert notes == [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1)]
+    assert {note["imagined_by"] for note in whole.notes} == {"joint"}
+    assert whole.tasks == open_dataset(tiny_videos).tasks * 2
+    frames = [whole.read_frames(episode, np.arange(7), "top") for episode in range(6)]
+    assert not np.array_equal(frames[0], frames[3])
+
+    monkeypatch.setattr("worldmodel.imagined_video.AT_ONCE", 2)
+    add, added = DatasetWriter.add, []
+
+    def interrupted(self, number, episode):
+        if len(added) == 4:
+            raise KeyboardInterrupt
+        added.append(number)
+        add(self, number, episode)
+
+    monkeypatch.setattr(DatasetWriter, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        imagine(folder, tiny_videos, dataset=tmp_path / "resumed", **options)
+    monkeypatch.setattr(DatasetWriter, "add", add)
+    imagine(folder, tiny_videos, dataset=tmp_path / "resumed", **options)
+    resumed = open_dataset(tmp_path / "resumed")
+    for episode in range(6):
+        own = resumed.read_frames(episode, np.arange(7), "top").astype(int)
+        assert np.abs(own - frames[episode]).max() <= 1, episode  # rounding in another batch
+
+
+def test_dreams_want_a_dataset(folder, tiny_videos):
+    for dreams in (0, 2):
+        with pytest.raises(DatasetError, match=f"--dreams {dreams}"):
+            imagine(folder, tiny_videos, split="train", dreams=dreams)
 
 
 def test_forward_dynamics_without_actions_is_refused(folder, tiny_videos, tmp_path):

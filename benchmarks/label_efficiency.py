@@ -1,0 +1,166 @@
+"""What are action labels worth, and what is video worth that has none?
+
+Trains world models on a share of the default dataset's labels in three ways:
+
+    labels      the labelled episodes alone
+    video       and all other video, action-free
+    pseudo      and all other video, with the actions that an inverse dynamics model reads which
+                was trained on the same labels
+
+    python benchmarks/label_efficiency.py --out runs/label_efficiency [--shares 0.01 0.1 1]
+
+Every stage is a public command in a folder of its own; one whose result is there is not done again,
+so a stopped benchmark goes on. Writes table.json, prints a table and one JSON line. A file
+`policy.json` with `success_rate` in the folder of a world model adds the column of the real success
+of a policy that was made with it.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+WAYS = ("labels", "video", "pseudo")
+HORIZON = "8"
+VIDEO_WEIGHT = 0.1
+"""Share of every batch of the recording that has no actions at all."""
+
+
+def main() -> None:
+    """Run every stage that has no result yet, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/label_efficiency"))
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.1, 1.0])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--steps", type=int, default=1500, help="of every world model")
+    parser.add_argument(
+        "--idm-steps", type=int, default=1200, help="of every inverse dynamics model"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the labels and of the training")
+    parser.add_argument("--split", default="test", help="split of the data that is reported")
+    parser.add_argument("--data", type=Path, default=Path("video/datasets/metaworld"))
+    parser.add_argument("--videos", type=Path, default=Path("video/datasets/metaworld_videos"))
+    parser.add_argument(
+        "--validation", type=Path, default=Path("video/datasets/metaworld_validation")
+    )
+    parser.add_argument("--device", default="cpu", help="where labels and figures are computed")
+    parser.add_argument(
+        "--config", action="append", default=[], help="further YAML of the training"
+    )
+    options = parser.parse_args()
+    rows = []
+    for share in options.shares:
+        folder = options.out / f"{share:g}"
+        reader = train_reader(folder / "idm", share, options)
+        for way in options.ways:
+            row = {"share": share, "way": way, "idm_r2": reader["mean_r2_translation"]}
+            rows.append(row | train_world_model(folder / way, share, way, options))
+    result = {
+        "steps": options.steps,
+        "idm_steps": options.idm_steps,
+        "seed": options.seed,
+        "split": options.split,
+        "rows": rows,
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "table.json").write_text(json.dumps(result, indent=2) + "\n")
+    print(table(rows), file=sys.stderr)
+    print(json.dumps(result))
+
+
+def train_reader(folder: Path, share: float, options: argparse.Namespace) -> dict:
+    """An inverse dynamics model that saw a share of the labels; its figures."""
+    result = folder / "evaluation.json"
+    if not result.exists():
+        source = {"path": str(options.data), "labels": share}
+        fit("configs/idm.yaml", folder, [source], options.idm_steps, options)
+        model = folder / "model"
+        run("inverse_dynamics", "calibrate", model, options.validation, "--split", "validation")
+        arguments = ("--split", options.split, "--out", result, "--device", options.device)
+        run("inverse_dynamics", "evaluate", model, options.data, *arguments)
+    return json.loads(result.read_text())
+
+
+def train_world_model(folder: Path, share: float, way: str, options: argparse.Namespace) -> dict:
+    """A world model trained in one of the ways; its figures at the horizon."""
+    result = folder / "evaluation.json"
+    if not result.exists():
+        data, videos = str(options.data), str(options.videos)
+        if way == "pseudo":
+            data, videos = (str(folder.parent / f"pseudo_{name}") for name in ("data", "videos"))
+            label(options.data, Path(data), share, options)
+            label(options.videos, Path(videos), 1.0, options)
+        sources: list[dict] = [{"path": data, "weight": 1 - VIDEO_WEIGHT}]
+        if way != "pseudo":
+            sources[0] |= {"labels": share, "drop_unlabelled": way == "labels"}
+        if way != "labels":
+            sources.append({"path": videos, "weight": VIDEO_WEIGHT})
+        fit("configs/uwm.yaml", folder, sources, options.steps, options)
+        arguments = ("--split", options.split, "--out", result, "--device", options.device)
+        run("worldmodel", "evaluate", folder / "model", options.data, *arguments)
+    figures = json.loads(result.read_text())
+    policy = folder / "policy.json"
+    return {
+        "psnr": figures["psnr"][HORIZON],
+        "action_following_ratio": figures["action_following_ratio"][HORIZON],
+        "real_success": json.loads(policy.read_text())["success_rate"] if policy.exists() else None,
+    }
+
+
+def label(data: Path, out: Path, share: float, options: argparse.Namespace) -> None:
+    """Read the actions that the share does not show; nothing to do where that is finished."""
+    arguments = ("--labels", share, "--seed", options.seed, "--device", options.device)
+    run("inverse_dynamics", "label", out.parent / "idm" / "model", data, out, *arguments)
+
+
+def fit(
+    config: str, folder: Path, sources: list[dict], steps: int, options: argparse.Namespace
+) -> None:
+    """Train by a configuration of the project on other data; goes on with a stopped run."""
+    held_out = {"path": str(options.validation), "split": None}
+    changes = {
+        "seed_everything": options.seed,
+        "model": {"init_args": {"seed": options.seed}},
+        "data": {"init_args": {"datasets": [*sources, held_out], "seed": options.seed}},
+        "trainer": {"default_root_dir": str(folder), "max_steps": steps, "callbacks": None},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    overlay = folder / "changes.yaml"
+    overlay.write_text(yaml.safe_dump(changes))
+    lightning = Path(sys.executable).with_name("lightning")
+    configs = [word for path in (config, *options.config, overlay) for word in ("-c", path)]
+    call(lightning, "fit", *configs, "--ckpt_path", "last")
+
+
+def run(package: str, *words: object) -> None:
+    """One of the packages' own commands."""
+    call(sys.executable, "-m", package, *words)
+
+
+def call(*words: object) -> None:
+    """Show a command and wait for it; what it prints goes to the error stream."""
+    command = [str(word) for word in words]
+    print("$", *command, file=sys.stderr, flush=True)
+    subprocess.run(command, check=True, stdout=sys.stderr)
+
+
+def table(rows: list[dict]) -> str:
+    """The figures as text for a terminal."""
+    lines = [
+        f"{'labels':>7} {'way':<8}{'PSNR':>8}{'ratio':>8}{'IDM R2':>8}{'success':>9}"
+        f"   (horizon {HORIZON})"
+    ]
+    for row in rows:
+        success = "-" if row["real_success"] is None else f"{row['real_success']:.0%}"
+        lines.append(
+            f"{row['share']:>7.0%} {row['way']:<8}{row['psnr']:>8.2f}"
+            f"{row['action_following_ratio']:>8.2f}{row['idm_r2']:>8.2f}{success:>9}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

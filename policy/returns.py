@@ -40,11 +40,12 @@ def advantages_of(
     if not 0 <= lambda_ <= 1:
         raise ValueError(f"lambda_={lambda_} must lie in [0, 1]")
     delta = rewards + discounts * next_values - values
-    carried = discounts * lambda_ * ~ends
+    carried = discounts * lambda_
     advantages = torch.empty_like(delta)
     following = torch.zeros_like(delta[0])
     for step in reversed(range(len(delta))):
-        following = delta[step] + carried[step] * following
+        later = torch.where(ends[step], torch.zeros_like(following), carried[step] * following)
+        following = delta[step] + later
         advantages[step] = following
     return advantages
 

@@ -132,9 +132,7 @@ class Collector:
         self._success, self._first = np.zeros(number, bool), np.ones(number, bool)
 
     @torch.no_grad()
-    def collect(
-        self, steps: int, generator: torch.Generator, only_first: bool = False
-    ) -> Rollout:
+    def collect(self, steps: int, generator: torch.Generator, only_first: bool = False) -> Rollout:
         """Take steps.
 
         Args:
@@ -204,7 +202,9 @@ class Collector:
         self._return[over], self._steps[over], self._success[over] = 0, 0, False
         self._first &= ~over
 
-    def _last(self, observation: Observation, info: dict[str, Any], over: np.ndarray) -> Observation:
+    def _last(
+        self, observation: Observation, info: dict[str, Any], over: np.ndarray
+    ) -> Observation:
         """What a step led to: the last observation of an episode, not the first of the next."""
         which = np.flatnonzero(over)
         if self.mode == AutoresetMode.NEXT_STEP or len(which) == 0:

@@ -19,6 +19,7 @@ from policy.actors.flow import FlowActor
 from policy.actors.gaussian import GaussianActor
 from policy.observations import Observation
 
+
 class SteeringActor(ActorNetwork):
     """Normal distributions of the noise; `decode` turns a draw into actions.
 

@@ -60,7 +60,9 @@ def test_kl_of_diagonal_gaussians_to_the_anchor():
 
 def test_kl_of_choices_to_the_anchor():
     policy, anchor = (Categorical(torch.tensor([p])) for p in ([0.5, 0.5], [0.25, 0.75]))
-    assert_close(anchor_kl(policy, anchor), torch.tensor([0.5 * math.log(2) + 0.5 * math.log(2 / 3)]))
+    assert_close(
+        anchor_kl(policy, anchor), torch.tensor([0.5 * math.log(2) + 0.5 * math.log(2 / 3)])
+    )
 
 
 def test_approximate_kl():

@@ -78,7 +78,9 @@ def test_uncertainty_is_paid_for():
     ],
 )
 def test_explained_variance(values, share):
-    assert_close(explained_variance(torch.tensor(values), torch.tensor([0.0, 2.0, 4.0])).item(), share)
+    assert_close(
+        explained_variance(torch.tensor(values), torch.tensor([0.0, 2.0, 4.0])).item(), share
+    )
 
 
 def test_equal_returns_leave_nothing_to_explain():

@@ -1,0 +1,145 @@
+"""PPO on rollouts made by hand."""
+
+import copy
+
+import pytest
+import torch
+
+from policy.actors.gaussian import GaussianActor
+from policy.critic import Critic, critic_beside
+from policy.encoder import ObservationEncoder
+from policy.ppo import PPO, PPOOptions
+from policy.rollout import Episodes, Rollout
+
+
+def rollout(steps=8, envs=16, seed=0, good=0.5):
+    """One-step episodes in which an action near `good` is rewarded."""
+    generator = torch.Generator().manual_seed(seed)
+    seen = torch.randn(steps, envs, 3, generator=generator)
+    drawn = torch.randn(steps, envs, 1, 2, generator=generator) * 0.3
+    true = torch.ones(steps, envs, dtype=torch.bool)
+    return Rollout(
+        observations={"state": seen},
+        reached={"state": seen},
+        drawn=drawn,
+        rewards=-(drawn - good).square().sum((2, 3)),
+        terminated=true,
+        ends=true,
+        valid=true.clone(),
+        uncertainty=torch.zeros(steps, envs),
+        episodes=Episodes(),
+    )
+
+
+def learner(seed=0, **options):
+    torch.manual_seed(seed)
+    actor = GaussianActor({"state": (3,)}, 2, width=32, depth=1)
+    return PPO(actor, critic_beside(actor, actor.encoder.shapes), PPOOptions(**options))
+
+
+def update(ppo, times=1, **options):
+    generator = torch.Generator().manual_seed(0)
+    return [ppo.update(rollout(**options), generator) for _ in range(times)][-1]
+
+
+def weights(network):
+    return torch.cat([weight.flatten() for weight in network.parameters()]).clone()
+
+
+def test_what_was_good_becomes_likelier():
+    ppo = learner(learning_rate=1e-3)
+    seen = {"state": torch.randn(4, 3)}
+    before = ppo.actor.act(seen, deterministic=True).mean().item()
+    update(ppo, times=5)
+    assert ppo.actor.act(seen, deterministic=True).mean().item() > before + 0.1
+
+
+def test_an_anchor_holds_the_actor_back():
+    free, held = learner(anchor_weight=1e-9), learner(anchor_weight=1.0)
+    far, near = (update(ppo, times=10)["anchor_kl"] for ppo in (free, held))
+    assert near < far / 3
+    assert not any(weight.requires_grad for weight in held.anchor.parameters())
+
+
+def test_the_actor_waits_for_the_critic():
+    ppo = learner(critic_warmup=2)
+    actor, critic = weights(ppo.actor), weights(ppo.critic)
+    update(ppo, times=2)
+    assert torch.equal(weights(ppo.actor), actor)
+    assert not torch.equal(weights(ppo.critic), critic)
+    update(ppo)
+    assert not torch.equal(weights(ppo.actor), actor)
+
+
+def test_steps_that_are_not_valid_teach_nothing():
+    spoiled, clean = learner(), learner()
+    given = rollout()
+    half = copy.deepcopy(given)
+    given.valid[4:], given.rewards[4:] = False, torch.nan
+    half = Rollout(
+        {"state": half.observations["state"][:4]},
+        {"state": half.reached["state"][:4]},
+        *(getattr(half, name)[:4] for name in ("drawn", "rewards", "terminated", "ends")),
+        valid=half.valid[:4],
+        uncertainty=half.uncertainty[:4],
+        episodes=Episodes(),
+    )
+    for ppo, data in ((spoiled, given), (clean, half)):
+        ppo.update(data, torch.Generator().manual_seed(0))
+    assert torch.equal(weights(spoiled.actor), weights(clean.actor))
+
+
+def test_uncertainty_costs_reward():
+    ppo = learner(uncertainty_penalty=2.0)
+    given = rollout()
+    free = ppo.lesson(given).returns
+    given.uncertainty += 0.25
+    assert torch.allclose(ppo.lesson(given).returns, free - 0.5)
+
+
+def test_the_same_seed_learns_the_same():
+    one, same, other = learner(), learner(), learner(seed=1)
+    figures = [update(ppo) for ppo in (one, same, other)]
+    assert figures[0] == figures[1] != figures[2]
+    assert torch.equal(weights(one.actor), weights(same.actor))
+
+
+def test_annealing_ends_at_zero():
+    ppo = learner(anneal=True)
+    before = weights(ppo.actor)
+    ppo.update(rollout(), torch.Generator().manual_seed(0), progress=1.0)
+    assert torch.equal(weights(ppo.actor), before)
+
+
+def test_the_critic_overfits_one_batch():
+    torch.manual_seed(0)
+    critic = Critic(ObservationEncoder({"latents": (1, 4, 8, 8), "state": (3,)}, 64, 8))
+    seen = {"latents": torch.randn(8, 1, 4, 8, 8), "state": torch.randn(8, 3)}
+    assert critic(seen).tolist() == [0.0] * 8
+    wanted = torch.randn(8)
+    optimizer = torch.optim.Adam(critic.parameters(), 3e-3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = (critic(seen) - wanted).square().mean()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 1e-3
+
+
+def test_the_critic_begins_with_what_the_actor_sees():
+    actor = GaussianActor({"state": (3,)}, 2, width=32)
+    critic = critic_beside(actor, {"state": (3,)})
+    assert torch.equal(weights(critic.encoder), weights(actor.encoder))
+    assert critic.encoder is not actor.encoder
+    other = critic_beside(actor, {"pixels": (8, 8, 3)}, width=16)
+    assert other.encoder.shapes == {"pixels": (8, 8, 3)}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"discount": 1.2}, {"clip": 0.0}, {"epochs": 0}, {"anchor_weight": -1.0}],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_refuses_numbers_that_mean_nothing(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        PPOOptions(**wrong)

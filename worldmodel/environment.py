@@ -163,6 +163,7 @@ class ImaginedVectorEnv(VectorEnv):
             **self.metadata,
             "autoreset_mode": self.autoreset_mode,
             "render_fps": round(model.fps),
+            "autoencoder": model.autoencoder.fingerprint,
         }
         normalizer = model.action_normalizer
         assert normalizer is not None  # the imagination has checked it

@@ -39,7 +39,7 @@ def record_episode(
     policy.reset(env, _policy_seed(seed))
     rows: dict[str, list[Any]] = {}
     for _ in range(length):
-        _append(rows, _observed(observation))
+        _append(rows, observed(observation))
         _append(rows, {"frames": _frame(env)})
         action = _clipped(policy(observation, info), env.action_space)
         observation, reward, terminated, truncated, info = env.step(action)
@@ -81,7 +81,8 @@ def _frame(env: gymnasium.Env) -> np.ndarray:
     return frame
 
 
-def _observed(observation: Any) -> dict[str, np.ndarray]:
+def observed(observation: Any) -> dict[str, np.ndarray]:
+    """What an observation tells beside pictures: "state" and "environment_state", float32."""
     if isinstance(observation, dict):
         names = {"agent_pos": "state", "environment_state": "environment_state"}
         return {

@@ -72,7 +72,7 @@ def _start(function: Callable[[Any], Any]) -> tuple[Connection, BaseProcess]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, function), daemon=True)
-    with _one_thread():
+    with one_thread():
         process.start()
     theirs.close()
     return ours, process
@@ -102,7 +102,7 @@ def _attempt(function: Callable[[Any], Any], job: Any) -> Any:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Environment variables that a process inherits; libraries read them when they are loaded."""
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 import yaml
 
+from policy.actors.gaussian import GaussianActor
+from policy.model import Policy
 from video.autoencoder import FrameAutoencoder
 from video.cli import main
 from video.statistics import Normalizer
+from worldmodel.heads import FrameHeads
 from worldmodel.uwm import UWM
 from worldmodel.world_model import WorldModel
 
@@ -101,20 +104,42 @@ def test_every_configuration_can_train(config, tmp_path):
     if "world_model" in needs:
         untrained_world_model().save_pretrained(tmp_path / "model")
         words = ["--model.world_model", str(tmp_path / "model")]
+    if "environment" in needs:
+        untrained_world_model(with_heads=True).save_pretrained(tmp_path / "model")
+        untrained_policy().save_pretrained(tmp_path / "policy")
+        words = ["--model.policy", str(tmp_path / "policy")]
+        environment = {
+            "checkpoint": str(tmp_path / "model"),
+            "contexts": "video/datasets/metaworld_validation",
+            "split": "validation",
+            "num_envs": "32",
+        }
+        for name, value in environment.items():
+            words += [f"--model.environment.init_args.{name}", value]
     train_a_step(tmp_path, config, words=words)
 
 
-def untrained_world_model() -> WorldModel:
+def untrained_world_model(with_heads: bool = False) -> WorldModel:
     """A narrow one that fits the default dataset."""
+    network = UWM(latent_channels=8, action_dim=4, width=32, depth=1, heads=2)
+    heads = FrameHeads(width=32, frames=network.block_frames, state_dim=4) if with_heads else None
     return WorldModel(
-        network=UWM(latent_channels=8, action_dim=4, width=32, depth=1, heads=2),
+        network=network,
         autoencoder=FrameAutoencoder.from_pretrained("video/autoencoders/metaworld"),
         fps=20,
         cameras=("corner2",),
         frame_size=(64, 64),
         action_normalizer=Normalizer(-np.ones(4), np.ones(4)),
         state_normalizer=Normalizer(-np.ones(4), np.ones(4)),
+        heads=heads,
     )
+
+
+def untrained_policy() -> Policy:
+    """A narrow one that sees what the default dataset shows."""
+    shapes = {"latents": (1, 8, 8, 8), "state": (4,)}
+    actor = GaussianActor(shapes, 4, chunk=4, width=16)
+    return Policy(actor, shapes, Normalizer(-np.ones(4), np.ones(4)))
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda path: path.stem)
@@ -125,6 +150,8 @@ def test_every_size_of_the_world_model_can_train(size, tmp_path):
 def train_a_step(folder: Path, *configs: Path, words: Sequence[str] = ()) -> None:
     files = [word for config in configs for word in ("-c", str(config))]
     small = ["--data.batch_size", "2", "--data.encode_first", "false", "--data.in_memory", "false"]
+    if not any("data" in yaml.safe_load(config.read_text()) for config in configs):
+        small = []
     trial = ["--trainer.fast_dev_run", "1", "--trainer.default_root_dir", str(folder / "run")]
     main(["fit", *files, *small, *trial, *words])
     assert not (folder / "run").exists(), "a trial run leaves nothing behind"

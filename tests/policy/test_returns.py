@@ -8,7 +8,7 @@ from policy.returns import advantages_of, explained_variance, penalized
 
 
 def rollout(**changes):
-    """Three steps of one environment, discount 0.5; each value is the next value of the one before."""
+    """Three steps of one environment; each value is the next value of the one before."""
     steps = {
         "rewards": [1.0, 2.0, 3.0],
         "discounts": [0.5, 0.5, 0.5],

@@ -177,8 +177,17 @@ class InverseDynamicsModel:
                     f"{folder / 'autoencoder'} has the fingerprint {autoencoder.fingerprint}, the "
                     f"network was trained on latents of {saved['autoencoder']}. Put that one back."
                 )
-        network = ActionReader.from_pretrained(folder / "network", low_cpu_mem_usage=False)
+        network, loading = ActionReader.from_pretrained(
+            folder / "network", low_cpu_mem_usage=False, output_loading_info=True
+        )
         assert isinstance(network, ActionReader)
+        strange = [*loading["missing_keys"], *loading["unexpected_keys"]]
+        if strange:
+            raise DatasetError(
+                f"{folder / 'network'} holds another network's weights: {len(strange)} do not fit, "
+                f"the first is {strange[0]!r}. Use the version of this package that wrote it, or "
+                "train again."
+            )
         nn.Module.to(network, device).eval().requires_grad_(False)
         return cls(
             network=network,

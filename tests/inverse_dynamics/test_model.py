@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_autoencoders import tiny_autoencoder
 
 from inverse_dynamics.model import InverseDynamicsModel
@@ -93,6 +94,17 @@ def test_folders_that_are_no_models_are_explained(folder, tmp_path):
 def test_another_autoencoder_in_the_folder_is_found_out(folder):
     tiny_autoencoder(seed=1).save_pretrained(folder / "autoencoder")
     with pytest.raises(DatasetError, match="Put that one back"):
+        InverseDynamicsModel.from_pretrained(folder)
+
+
+def test_another_networks_weights_are_found_out(folder):
+    """Diffusers itself would draw the missing ones at random."""
+    path = folder / "network" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    lacking = sorted(weights)[0]
+    weights["of_another.weight"] = weights.pop(lacking)
+    save_file(weights, path)
+    with pytest.raises(DatasetError, match=f"2 do not fit, the first is '{lacking}'"):
         InverseDynamicsModel.from_pretrained(folder)
 
 

@@ -89,7 +89,7 @@ def train(table: Table, options: argparse.Namespace) -> ActionReader:
         lambda step: min(1, (step + 1) / 50, (options.steps - step) / (0.6 * options.steps)),
     )
     generator = np.random.default_rng(options.seed)
-    mask = torch.ones(options.batch_size, options.window - 1, dtype=torch.bool)
+    mask = torch.ones(options.batch_size, options.window - 1, 1, dtype=torch.bool)
     for _ in range(options.steps):
         clips = [clip(table, options.window, generator) for _ in range(options.batch_size)]
         states, actions = (torch.stack(part) for part in zip(*clips, strict=True))

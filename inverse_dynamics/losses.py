@@ -17,7 +17,7 @@ from inverse_dynamics.kinds import is_kind, signed_error
 def action_loss(
     parameters: Parameters,
     actions: Float[Tensor, "batch steps size"],
-    mask: Bool[Tensor, "batch steps"],
+    mask: Bool[Tensor, "batch steps #size"],
     kinds: Sequence[str],
 ) -> Float[Tensor, ""]:
     """Mean negative log-likelihood of the known actions; 0 where none is known.
@@ -25,11 +25,11 @@ def action_loss(
     Args:
         parameters: the network's output.
         actions: the true ones, normalised.
-        mask: where they are known.
+        mask: where they are known; of all dimensions, or of each.
         kinds: of the dimensions: numbers and angles are Laplace-distributed, angles the short way
             round, binary dimensions Bernoulli.
     """
-    actions = actions.masked_fill(~mask[..., None], 0.0)
+    actions = actions.masked_fill(~mask, 0.0)
     error = signed_error(parameters.location, actions, kinds)
     binary = is_kind(kinds, "binary", actions)
     loss = torch.where(
@@ -57,17 +57,17 @@ def bernoulli_loss(
 def state_loss(
     predicted: Float[Tensor, "batch frames state_dim"],
     state: Float[Tensor, "batch frames state_dim"],
-    mask: Bool[Tensor, "batch frames"],
+    mask: Bool[Tensor, "batch frames #state_dim"],
 ) -> Float[Tensor, ""]:
     """Mean absolute error of the robot's state where it is known; 0 where it never is."""
     if state.shape[-1] == 0:
         return predicted.new_zeros(())
-    return masked_mean((predicted - state.masked_fill(~mask[..., None], 0.0)).abs(), mask)
+    return masked_mean((predicted - state.masked_fill(~mask, 0.0)).abs(), mask)
 
 
 def masked_mean(
-    loss: Float[Tensor, "batch steps size"], mask: Bool[Tensor, "batch steps"]
+    loss: Float[Tensor, "batch steps size"], mask: Bool[Tensor, "batch steps #size"]
 ) -> Float[Tensor, ""]:
-    """Mean over the size and the steps of which the mask is True; 0 without any."""
-    weight = mask[..., None].to(loss.dtype)
-    return (loss * weight).sum() / (weight.sum() * loss.shape[-1]).clamp(min=1)
+    """Mean over the steps and dimensions of which the mask is True; 0 without any."""
+    weight = mask.expand_as(loss).to(loss.dtype)
+    return (loss * weight).sum() / weight.sum().clamp(min=1)

@@ -117,6 +117,25 @@ class ActionReader(ModelMixin, ConfigMixin):
         """Of the action dimensions."""
         return tuple(self.config["kinds"])
 
+    def narrowed(self, actions: slice, state: slice) -> "ActionReader":
+        """A copy that has the heads of some dimensions only, for one of several embodiments."""
+        size = len(self.kinds)
+        config = dict(self.config) | {"kinds": list(self.kinds[actions])}
+        weights = self.state_dict()
+        for name in ("read_actions.weight", "read_actions.bias"):
+            heads = weights[name].unflatten(0, (2, size))  # locations, then scales
+            weights[name] = heads[:, actions].flatten(0, 1)
+        if self.read_state is not None:
+            config["state_dim"] = state.stop - state.start
+            for name in ("read_state.weight", "read_state.bias"):
+                weights[name] = weights[name][state]
+        if config["state_dim"] == 0:
+            weights = {name: own for name, own in weights.items() if "read_state" not in name}
+        copy = ActionReader.from_config(config)
+        assert isinstance(copy, ActionReader)
+        copy.load_state_dict(weights)
+        return copy.train(self.training)
+
     def forward(self, frames: Float[Tensor, "batch frames *shape"]) -> Readout:
         """Read the actions between the frames of clips of any length from two frames on."""
         pictures, shown = frames.flatten(0, 1), None

@@ -15,13 +15,16 @@ from torch import Tensor, nn
 GLANCE = 4
 """Rows and columns of the glance at the whole picture."""
 
+REFINEMENTS = 2
+
 
 class PictureEncoder(nn.Module):
     """One token of each frame, all views together.
 
     The picture is folded, `patch` x `patch` pixels into the channels of one place. Every feature
     map finds a soft centre, finer than a place, how strongly it was found, and what a few other
-    maps say there; to that comes a coarse glance at the whole.
+    maps say there; to that comes a coarse glance at the whole. What places in the picture mean in
+    space is not linear: small networks refine the token that is made of them.
 
     Args:
         frame_shape: views, channels, height and width of a frame.
@@ -65,6 +68,15 @@ class PictureEncoder(nn.Module):
         self.embed_found = nn.Linear(views * channels * (3 + values), width)
         self.embed_whole = nn.Linear(views * channels * GLANCE**2, width)
         self.dropout = nn.Dropout(dropout)
+        self.refinements = nn.ModuleList(
+            nn.Sequential(
+                nn.RMSNorm(width),
+                nn.Linear(width, 2 * width),
+                nn.SiLU(),
+                nn.Linear(2 * width, width),
+            )
+            for _ in range(REFINEMENTS)
+        )
 
     def forward(
         self, frames: Float[Tensor, "batch views channels height width"]
@@ -77,7 +89,10 @@ class PictureEncoder(nn.Module):
             found = self.find(features).unflatten(0, frames.shape[:2]).flatten(1)
             whole = F.adaptive_avg_pool2d(features, GLANCE)
             whole = whole.unflatten(0, frames.shape[:2]).flatten(1)
-            return self.embed_found(found) + self.embed_whole(self.dropout(whole))
+            token = self.embed_found(found) + self.embed_whole(self.dropout(whole))
+            for refine in self.refinements:
+                token = token + refine(token)
+            return token
 
     def find(
         self, features: Float[Tensor, "pictures channels rows columns"]

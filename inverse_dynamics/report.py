@@ -24,6 +24,8 @@ class CalibrationReport(L.Callback):
         validation_split: split of the first.
         split: split of the second, neither trained on nor chosen by.
         translation: names of the action dimensions that move the hand; the first three by default.
+        embodiment: of a run with several, whose model `model-NAME` is meant; its figures are
+            `evaluation-NAME.json` and `.png`.
     """
 
     def __init__(
@@ -33,23 +35,26 @@ class CalibrationReport(L.Callback):
         validation_split: str = "validation",
         split: str = "test",
         translation: list[str] | None = None,
+        embodiment: str | None = None,
     ):
         self.validation = validation
         self.data = data
         self.validation_split = validation_split
         self.split = split
         self.translation = translation
+        self.ending = "" if embodiment is None else f"-{embodiment}"
 
     @rank_zero_only
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Calibrate and evaluate what the run wrote; by now the model folder is there."""
         if getattr(trainer, "fast_dev_run", False):
             return
-        folder = Path(trainer.default_root_dir)
-        print(f"\nwrote {folder / 'model'}")
-        calibrate(folder / "model", Path(self.validation), self.validation_split)
-        model = InverseDynamicsModel.from_pretrained(folder / "model")
+        run = Path(trainer.default_root_dir)
+        folder = run / f"model{self.ending}"
+        print(f"\nwrote {folder}")
+        calibrate(folder, Path(self.validation), self.validation_split)
+        model = InverseDynamicsModel.from_pretrained(folder)
         readings = read_split(model, self.data, self.split)
         result = measure(model, readings, self.translation)
         result |= {"data": self.data, "split": self.split}
-        write_report(model, readings, result, folder / "evaluation.json")
+        write_report(model, readings, result, run / f"evaluation{self.ending}.json")

@@ -11,15 +11,17 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from inverse_dynamics.estimate import estimate
-from inverse_dynamics.kinds import fit_to_kinds, signed_error
+from inverse_dynamics.heads import Settings, fit_head
+from inverse_dynamics.kinds import signed_error
 from inverse_dynamics.losses import action_loss, masked_mean, state_loss
 from inverse_dynamics.model import InverseDynamicsModel, scale_frames
 from inverse_dynamics.network import ActionReader
 from video.datamodule import ClipDataModule
+from video.embodiments import joined
 from video.errors import DatasetError
 from video.muon import Muon
 from video.statistics import Normalizer
@@ -83,14 +85,16 @@ class ReaderOptimization:
 class InverseDynamicsTraining(L.LightningModule):
     """Train an `ActionReader` on the clips of a `ClipDataModule`.
 
-    At the end the model is written to `<default_root_dir>/model`, not calibrated yet.
+    At the end the model is written to `<default_root_dir>/model`, not calibrated yet. Where the
+    datasets name embodiments, one network learns them all, with a head for each, and every
+    embodiment's model is a folder of its own, `<default_root_dir>/model-NAME`.
 
     Args:
         sizes: the network's sizes.
         optimization: optimiser, schedule and loss.
-        kinds: kind of each action dimension: 'number', 'angle' (radians) or 'binary'; None takes
-            all for numbers.
-        action_names: one for each dimension; None counts them.
+        kinds: kind of each action dimension: 'number', 'angle' (radians) or 'binary', by
+            embodiment if there are several; None takes all for numbers.
+        action_names: one for each dimension, by embodiment if there are several; None counts them.
         seed: of weights, noise and dropout.
     """
 
@@ -98,8 +102,8 @@ class InverseDynamicsTraining(L.LightningModule):
         self,
         sizes: ReaderSizes = ReaderSizes(),  # noqa: B008 - never changed
         optimization: ReaderOptimization = ReaderOptimization(),  # noqa: B008
-        kinds: list[str] | None = None,
-        action_names: list[str] | None = None,
+        kinds: Settings = None,
+        action_names: Settings = None,
         seed: int = 0,
     ):
         super().__init__()
@@ -141,20 +145,18 @@ class InverseDynamicsTraining(L.LightningModule):
                 f"{paths}: no actions are known in the training data, so there is nothing to "
                 "learn. Name a dataset with actions, without 'action_free' and 'labels: 0'."
             )
-        size = data.action_normalizer.dim
-        kinds = self.wanted_kinds or ["number"] * size
-        self.normalizer = fit_to_kinds(data.action_normalizer, kinds)
-        self.names = self.wanted_names or [str(dimension) for dimension in range(size)]
-        if len(set(self.names)) != size or len(self.names) != size:
-            raise DatasetError(
-                f"model.action_names is {self.names}, but the data have {size} action dimensions. "
-                "Give each a name of its own, or leave action_names out."
-            )
+        heads = [
+            fit_head(own, data.action_normalizer, self.wanted_kinds, self.wanted_names)
+            for own in data.embodiments
+            if own.actions.start < own.actions.stop
+        ]
+        self.heads = {head.embodiment.name: head for head in heads}
+        self.normalizer = joined([head.normalizer for head in heads])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.network = ActionReader(
                 frame_shape=[len(data.cameras), *(data.latent_shape or (3, *data.frame_size))],
-                kinds=list(kinds),
+                kinds=[kind for head in heads for kind in head.kinds],
                 state_dim=data.state_dim,
                 **asdict(self.sizes),
             )
@@ -167,8 +169,9 @@ class InverseDynamicsTraining(L.LightningModule):
         share = torch.rand(len(frames), 1, 1, 1, 1, 1, device=frames.device)
         noise = self.optimization.noise * share * torch.randn_like(frames)
         actions, state, shown = self.network(frames + noise)
-        loss = action_loss(actions, self._actions(batch), batch["action_mask"], self.network.kinds)
-        state_error = state_loss(state, batch["state"], batch["state_mask"])
+        known = self._known(batch, "actions")
+        loss = action_loss(actions, self._actions(batch), known, self.network.kinds)
+        state_error = state_loss(state, batch["state"], self._known(batch, "state"))
         self.log("loss", loss, prog_bar=True, sync_dist=True)
         self.log("state_loss", state_error, sync_dist=True)
         total = loss + self.optimization.state_weight * state_error
@@ -181,7 +184,7 @@ class InverseDynamicsTraining(L.LightningModule):
         """Log the loss and the mean absolute error on held-out clips."""
         assert self.network is not None
         readout, true = self.network(pictures_of(batch)).actions, self._actions(batch)
-        mask, kinds = batch["action_mask"], self.network.kinds
+        mask, kinds = self._known(batch, "actions"), self.network.kinds
         error = signed_error(estimate(readout, kinds).mean, true, kinds).abs()
         self.log("val_loss", action_loss(readout, true, mask, kinds), sync_dist=True)
         self.log("val_mae", masked_mean(error, mask), prog_bar=True, sync_dist=True)
@@ -207,16 +210,17 @@ class InverseDynamicsTraining(L.LightningModule):
         }
 
     def on_train_end(self) -> None:
-        """Write the model folder; a trial run leaves nothing behind."""
+        """Write the model folders; a trial run leaves nothing behind."""
         if self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
-            self.model().save_pretrained(Path(self.trainer.default_root_dir) / "model")
+            for name in self.heads:
+                folder = f"model-{name}" if name else "model"
+                self.model(name).save_pretrained(Path(self.trainer.default_root_dir) / folder)
 
-    def model(self) -> InverseDynamicsModel:
-        """The model as it stands now, without a calibration."""
+    def model(self, embodiment: str = "") -> InverseDynamicsModel:
+        """The model of an embodiment as it stands now, without a calibration."""
         assert self.network is not None
-        network = ActionReader.from_config(self.network.config)
-        assert isinstance(network, ActionReader)
-        network.load_state_dict(self.network.state_dict())
+        head = self.heads[embodiment]
+        network = self.network.narrowed(head.embodiment.actions, head.embodiment.state)
         nn.Module.to(network, "cpu")
         return InverseDynamicsModel(
             network=network.eval().requires_grad_(False),
@@ -225,14 +229,23 @@ class InverseDynamicsTraining(L.LightningModule):
             cameras=tuple(self.data.cameras),
             frame_size=(self.data.frame_size[0], self.data.frame_size[1]),
             window=self.data.clip_frames,
-            action_normalizer=self.normalizer,
-            action_names=tuple(self.names),
+            action_normalizer=head.normalizer,
+            action_names=tuple(head.names),
         )
+
+    def _known(self, batch: dict[str, Tensor], column: str) -> Bool[Tensor, "batch steps size"]:
+        """Which of the 'actions' or the 'state' are known, and of each clip's own embodiment."""
+        mask = batch["action_mask" if column == "actions" else "state_mask"]
+        own = torch.zeros(len(self.data.embodiments), batch[column].shape[-1], dtype=torch.bool)
+        for row, embodiment in zip(own, self.data.embodiments, strict=True):
+            row[getattr(embodiment, column)] = True
+        return mask[..., None] & own.to(mask.device)[batch["embodiment"], None]
 
     def _actions(self, batch: dict[str, Tensor]) -> Tensor:
         """The batch's actions by this model's own range, which differs for angles."""
         own: Normalizer | None = self.data.action_normalizer
         assert own is not None
+        assert self.normalizer is not None
         return self.normalizer.normalize(own.denormalize(batch["actions"]))
 
     def _step_seed(self, batch_idx: int) -> int:

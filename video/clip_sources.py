@@ -34,6 +34,8 @@ class ClipSource:
         episodes: train on so many of them in every task, chosen by the seed.
         spread_scale: how fast actions lose weight that a model read off the video: by half where
             their normalised spread is as large, see `confidence.py`.
+        embodiment: name of its robot, where datasets of different action spaces are mixed: those
+            of a name share one; empty where all do.
         cameras: its names of the views, in the order of `ClipDataModule`'s `cameras`; None if it
             names them as they are named there.
         latents: folder to which its latents were or shall be encoded, None for its own.
@@ -52,6 +54,7 @@ class ClipSource:
     notes: dict[str, str | int | float | list[str | int | float]] | None = None
     episodes: int | None = None
     spread_scale: float = SPREAD_SCALE
+    embodiment: str = ""
     cameras: list[str] | None = None
     latents: str | None = None
 

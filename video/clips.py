@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from video.confidence import SPREAD_SCALE, confidence
+from video.embodiments import Embodiment, part_of
 from video.episodes import EpisodeDataset
 from video.errors import DatasetError
 from video.resizing import resize_frames
@@ -56,6 +57,7 @@ class ClipPart:
             `(N, C, h, w)` or frames uint8 `(N, 3, H, W)`; None decodes the video.
         spread_scale: normalised spread at which an action that was read counts half, see
             `confidence.py`.
+        embodiment: name of its robot; empty where all have the same.
     """
 
     dataset: EpisodeDataset
@@ -64,6 +66,7 @@ class ClipPart:
     cameras: tuple[str, ...]
     pictures: Sequence[Pictures] | None = None
     spread_scale: float = SPREAD_SCALE
+    embodiment: str = ""
 
     @property
     def rows(self) -> int:
@@ -88,6 +91,7 @@ class ClipDataset(Dataset[Clips]):
         action_normalizer: of the data's actions; None leaves them out.
         state_normalizer: of the robot's state; None leaves it out.
         task_names: all names that `task` counts.
+        embodiments: those of the parts, where they have action spaces of their own.
 
     Raises:
         DatasetError: a part without any episode that is long enough.
@@ -103,6 +107,7 @@ class ClipDataset(Dataset[Clips]):
         action_normalizer: Normalizer | None = None,
         state_normalizer: Normalizer | None = None,
         task_names: Sequence[str] = (),
+        embodiments: Sequence[Embodiment] = (),
     ) -> None:
         if clip_frames < 1 or stride < 1 or pad_start < 0:
             raise ValueError(
@@ -118,6 +123,10 @@ class ClipDataset(Dataset[Clips]):
         self.action_dim = stride * action_normalizer.dim if action_normalizer else 0
         self.state_dim = state_normalizer.dim if state_normalizer else 0
         self._index_episodes(task_names)
+        self._embodiments = {own.name: own for own in embodiments}
+        self._embodiment = np.array(
+            [list(self._embodiments or [""]).index(part.embodiment) for part in self.parts]
+        )
         self._read_columns(action_normalizer, state_normalizer)
 
     def __len__(self) -> int:
@@ -133,7 +142,7 @@ class ClipDataset(Dataset[Clips]):
             between them where a model read it off the video (the mean over a stride's actions);
             `state` float32 `B T S`, normalised, and `state_mask` bool `B T`;
             `reward` float32 and `success` bool `B T-1`, with `reward_mask` and `success_mask`;
-            `task` int64 `B`, -1 where unknown; `episode` and `start` int64 `B`.
+            `task` int64 `B`, -1 where unknown; `embodiment`, `episode`, `start` int64 `B`.
             Whatever a mask declares unknown is zero.
         """
         numbers = np.asarray(windows, np.int64)
@@ -167,6 +176,7 @@ class ClipDataset(Dataset[Clips]):
             "success": success.any(-1),
             "success_mask": success_mask,
             "task": self._task[episode],
+            "embodiment": self._embodiment[self._part[episode]],
             "episode": episode,
             "start": start,
         }
@@ -232,9 +242,15 @@ class ClipDataset(Dataset[Clips]):
                 if not known.any() or normalizers.get(name, True) is None:
                     continue
                 values = part.dataset.columns[name][known]
-                normalizer = normalizers.get(name)
+                normalizer, place = normalizers.get(name), ...
+                if normalizer is not None and part.embodiment in self._embodiments:
+                    place = getattr(self._embodiments[part.embodiment], name)
+                    normalizer = part_of(normalizer, place)
+                    if normalizer.dim == 0:
+                        continue  # none of its kind was labelled in training
                 there = offset + np.flatnonzero(known)
-                self._columns[name][there] = normalizer.normalize(values) if normalizer else values
+                values = normalizer.normalize(values) if normalizer else values
+                self._columns[name][there, place] = values
                 self._known[name][there] = True
                 if name == "actions" and "action_spread" in part.dataset.columns:
                     assert normalizer is not None

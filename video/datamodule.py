@@ -20,7 +20,7 @@ from video.clip_sources import ClipSource, Mixture, open_sources
 from video.clips import ClipDataset, ClipPart, Clips, Pictures
 from video.errors import DatasetError
 from video.latents import encode_dataset, measure_statistics
-from video.splits import fit_normalizer, training_episodes, training_part, validation_part
+from video.splits import fit_embodiments, training_episodes, training_part, validation_part
 from video.stored_pictures import all_frames, all_stored_latents
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class ClipDataModule(L.LightningDataModule):
         state_dim: size S of the robot's state, 0 if there is none.
         action_normalizer: measured on the labelled training data; None if there are no actions.
         state_normalizer: likewise.
+        embodiments: what `embodiment` of a batch counts; a single one unless the sources name them.
         fps: frames per second.
         cameras: names of the clips' views.
         task_names: what `task` of a batch counts.
@@ -149,8 +150,8 @@ class ClipDataModule(L.LightningDataModule):
         held_out = {n: validation_part(opened) for n, opened in numbered}
         validation = {n: part for n, part in held_out.items() if part is not None}
         parts = list(train.values()), list(validation.values())
-        self.action_normalizer = fit_normalizer(*parts, "actions")
-        self.state_normalizer = fit_normalizer(*parts, "state")
+        fitted = fit_embodiments(*parts)
+        self.embodiments, self.action_normalizer, self.state_normalizer = fitted
         self.task_names = sorted({t for part in parts[0] for t in part.dataset.tasks if t})
         pictures = self._pictures(mixture)
         self.train_clips = self._clips(train, pictures)
@@ -258,6 +259,7 @@ class ClipDataModule(L.LightningDataModule):
             self.action_normalizer,
             self.state_normalizer,
             self.task_names,
+            self.embodiments,
         )
 
     def _loader(self, clips: ClipDataset, batches: ClipBatches) -> DataLoader:

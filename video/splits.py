@@ -11,6 +11,7 @@ from jaxtyping import Float32, Int64
 from video.clip_sources import OpenSource
 from video.clips import ClipPart, labelled_rows
 from video.demonstrations import draw_of_each_task, select_episodes
+from video.embodiments import Embodiment, side_by_side
 from video.errors import DatasetError
 from video.statistics import Normalizer
 
@@ -105,9 +106,44 @@ def fit_normalizer(
         listed = ", ".join(f"{path}: {size}" for path, size in sizes.items())
         raise DatasetError(
             f"the datasets' {column} differ in size ({listed}), so one model cannot use them "
-            "together. Set 'action_free: true' beside the path of those to use as bare video."
+            "together. Name the 'embodiment' of each beside its path, for a model with a head for "
+            "each (inverse dynamics), or set 'action_free: true' beside the path of those to use "
+            "as bare video."
         )
     return Normalizer.fit(np.concatenate(tables))
+
+
+def fit_embodiments(
+    training: Sequence[ClipPart], validation: Sequence[ClipPart]
+) -> tuple[tuple[Embodiment, ...], Normalizer | None, Normalizer | None]:
+    """Every embodiment's place in actions and state, and the ranges of all, as `side_by_side`.
+
+    Args:
+        training: what to measure.
+        validation: what must fit.
+
+    Raises:
+        DatasetError: datasets of one embodiment differ in size, or one is only validated on.
+    """
+    names = list(dict.fromkeys(part.embodiment for part in training))
+    for part in validation:
+        if part.embodiment not in names:
+            raise DatasetError(
+                f"{part.dataset.path} has the embodiment {part.embodiment!r}, but those trained on "
+                f"are {names}. Name one of them beside its path."
+            )
+
+    def ranges(column: str) -> list[Normalizer | None]:
+        return [
+            fit_normalizer(
+                [part for part in training if part.embodiment == name],
+                [part for part in validation if part.embodiment == name],
+                column,
+            )
+            for name in names
+        ]
+
+    return side_by_side(names, ranges("actions"), ranges("state"))
 
 
 def _episodes(
@@ -153,6 +189,7 @@ def _part(opened: OpenSource, episodes: np.ndarray, shown: np.ndarray) -> ClipPa
         labelled,
         opened.cameras,
         spread_scale=opened.source.spread_scale,
+        embodiment=opened.source.embodiment,
     )
 
 

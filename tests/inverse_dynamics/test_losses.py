@@ -29,7 +29,7 @@ def test_bernoulli():
 
 def test_a_loss_is_the_mean_over_known_steps():
     loss = torch.tensor([[[1.0, 3.0], [5.0, 7.0], [100.0, 100.0]]])
-    mask = torch.tensor([[True, True, False]])
+    mask = torch.tensor([[[True], [True], [False]]])
     assert masked_mean(loss, mask).item() == 4.0
     assert masked_mean(loss, torch.zeros_like(mask)).item() == 0.0
 
@@ -39,16 +39,22 @@ def test_every_kind_has_its_own_loss():
     parameters = Parameters(torch.tensor([[[0.5, 0.9, 0.0]]]), torch.zeros(1, 1, 3))
     actions = torch.tensor([[[0.0, -0.9, 1.0]]])
     loss = action_loss(
-        parameters, actions, torch.ones(1, 1, dtype=torch.bool), ("number", "angle", "binary")
+        parameters, actions, torch.ones(1, 1, 1, dtype=torch.bool), ("number", "angle", "binary")
     )
     assert loss.item() == pytest.approx((0.5 + 0.2 + math.log(2)) / 3, abs=1e-6)
 
 
+def test_dimensions_of_other_embodiments_do_not_count():
+    loss = torch.tensor([[[1.0, 100.0]], [[100.0, 3.0]]])
+    own = torch.tensor([[[True, False]], [[False, True]]])
+    assert masked_mean(loss, own).item() == 2.0
+
+
 def test_state_loss():
     true = torch.tensor([[[1.0, 2.0], [float("nan"), 0.0]]])
-    loss = state_loss(torch.zeros(1, 2, 2), true, torch.tensor([[True, False]]))
+    loss = state_loss(torch.zeros(1, 2, 2), true, torch.tensor([[[True], [False]]]))
     assert loss.item() == 1.5
-    assert state_loss(torch.zeros(1, 2, 0), torch.zeros(1, 2, 0), torch.ones(1, 2).bool()) == 0
+    assert state_loss(torch.zeros(1, 2, 0), torch.zeros(1, 2, 0), torch.ones(1, 2, 0).bool()) == 0
 
 
 def test_masked_actions_leave_loss_and_gradients_bit_identical():
@@ -61,15 +67,13 @@ def test_masked_actions_leave_loss_and_gradients_bit_identical():
         torch.rand(3, 4, 3),
         torch.rand(3, 5, 2),
     )
-    mask, state_mask = torch.rand(3, 4) < 0.5, torch.rand(3, 5) < 0.5
+    mask, state_mask = torch.rand(3, 4, 1) < 0.5, torch.rand(3, 5, 1) < 0.5
     found = []
     for value in (0.0, 7.0, float("nan"), float("inf")):
         network.zero_grad()
         readout = network(latents)
-        loss = action_loss(
-            readout.actions, actions.masked_fill(~mask[..., None], value), mask, network.kinds
-        )
-        spoilt = state.masked_fill(~state_mask[..., None], value)
+        loss = action_loss(readout.actions, actions.masked_fill(~mask, value), mask, network.kinds)
+        spoilt = state.masked_fill(~state_mask, value)
         loss = loss + state_loss(readout.state, spoilt, state_mask)
         loss.backward()
         found.append([loss.detach(), *(p.grad.clone() for p in network.parameters())])

@@ -47,7 +47,7 @@ def test_the_mask_learns_where_the_action_is():
         frames, actions = moving_dot(generator)
         readout = network(frames)
         loss = action_loss(
-            readout.actions, actions, torch.ones(16, 3, dtype=torch.bool), ["number"]
+            readout.actions, actions, torch.ones(16, 3, 1, dtype=torch.bool), ["number"]
         )
         loss = loss + readout.shown.mean()
         optimizer.zero_grad()

@@ -63,7 +63,7 @@ def test_one_batch_is_learned_by_heart(masked):
     torch.manual_seed(0)
     options = {"width": 32, "depth": 2, "heads": 2, "channels": 8, "dropout": 0.0}
     network = ActionReader([1, 2, 4, 4], KINDS, patch=2, masked=masked, **options)
-    latents, mask = torch.randn(8, 6, 1, 2, 4, 4), torch.ones(8, 5, dtype=torch.bool)
+    latents, mask = torch.randn(8, 6, 1, 2, 4, 4), torch.ones(8, 5, 1, dtype=torch.bool)
     actions = torch.rand(8, 5, 3) * 2 - 1
     actions[..., 2] = actions[..., 2].sign()
     optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
@@ -86,3 +86,14 @@ def test_impossible_sizes_are_named():
         build(frame_shape=[2, 3])
     with pytest.raises(ValueError, match="width=18"):
         build(width=18)
+
+
+def test_a_narrowed_network_says_the_same_of_its_dimensions():
+    network, latents = build(state_dim=3), torch.randn(2, 5, 1, 2, 4, 4)
+    whole, part = network(latents), network.narrowed(slice(1, 3), slice(0, 2))(latents)
+    for own, all_of_them in zip(part.actions, whole.actions, strict=True):
+        torch.testing.assert_close(own, all_of_them[..., 1:3])
+    torch.testing.assert_close(part.state, whole.state[..., :2])
+    blind = network.narrowed(slice(0, 1), slice(0, 0))
+    assert blind.kinds == ("number",)
+    assert blind(latents).state.shape == (2, 5, 0)

@@ -35,7 +35,10 @@ def autoencoder(tmp_path_factory) -> Path:
 def config(tiny_dataset, autoencoder, tmp_path) -> Path:
     """The project's own configuration at toy size."""
     toy = yaml.safe_load(Path("configs/idm.yaml").read_text())
+    latents = yaml.safe_load(Path("configs/idm/latents.yaml").read_text())
+    toy["data"]["init_args"] |= latents["data"]["init_args"]
     arguments = toy["model"]["init_args"]
+    arguments["sizes"] |= latents["model"]["init_args"]["sizes"]
     arguments["sizes"] |= {"width": 16, "depth": 1, "channels": 4, "heads": 2}
     arguments["optimization"] |= {"warmup_steps": 1}
     arguments["action_names"] = ["x", "y"]
@@ -212,3 +215,64 @@ def test_video_that_a_model_cannot_read_is_explained(config, tiny_dataset, tmp_p
     model.frame_size = (64, 64)
     with pytest.raises(DatasetError, match="frames of 32x32"):
         read_split(model, tiny_dataset, "test")
+
+
+@pytest.fixture
+def two_bodies(config, tiny_dataset, tmp_path) -> Path:
+    """Two datasets of one, whose actions have two dimensions and four."""
+    writer = DatasetWriter(tmp_path / "wide", FPS, crf=10)
+    for seed in range(3):
+        episode = moving_square(seed, 20)
+        episode.actions = np.repeat(5 * episode.actions, 2, axis=1)
+        episode.state = episode.state[:, :1]
+        writer.add(seed, episode, "train" if seed < 2 else "test")
+    wide = writer.finalize()
+    toy = yaml.safe_load(config.read_text())
+    source = toy["data"]["init_args"]["datasets"][0]
+    others = {"path": str(wide), "embodiment": "wide", "latents": str(tmp_path / "wide_latents")}
+    toy["data"]["init_args"]["datasets"] = [source | {"embodiment": "narrow"}, source | others]
+    toy["model"]["init_args"] |= {
+        "action_names": {"narrow": ["x", "y"], "wide": ["a", "b", "c", "d"]},
+        "kinds": {"narrow": ["number", "number"], "wide": ["number"] * 3 + ["binary"]},
+    }
+    report = toy["trainer"]["callbacks"][0]
+    there = {"validation": str(wide), "data": str(wide), "translation": ["a"], "embodiment": "wide"}
+    toy["trainer"]["callbacks"] = [
+        {**report, "init_args": report["init_args"] | {"embodiment": "narrow"}},
+        {**report, "init_args": report["init_args"] | there},
+    ]
+    path = tmp_path / "bodies.yaml"
+    path.write_text(yaml.safe_dump(toy))
+    return path
+
+
+def test_two_embodiments_are_learned_in_one_run(two_bodies, tiny_dataset, tmp_path):
+    main(["fit", "-c", str(two_bodies)])
+    run = tmp_path / "run"
+    narrow, wide = (
+        InverseDynamicsModel.from_pretrained(run / f"model-{name}") for name in ("narrow", "wide")
+    )
+    assert narrow.action_names == ("x", "y")
+    assert wide.action_names == ("a", "b", "c", "d")
+    assert wide.kinds == ("number", "number", "number", "binary")
+    assert wide.action_normalizer.high.max() > 4 > narrow.action_normalizer.high.max()
+    assert (narrow.network.config["state_dim"], wide.network.config["state_dim"]) == (2, 1)
+    trunk = [model.network.embed_step.state_dict() for model in (narrow, wide)]
+    assert all(trunk[0][name].equal(weight) for name, weight in trunk[1].items())
+    for model, dataset, size in ((narrow, tiny_dataset, 2), (wide, tmp_path / "wide", 4)):
+        assert read_split(model, dataset, "test")[0].estimate.mean.shape[1] == size
+    for name, first in (("narrow", "x"), ("wide", "a")):
+        assert first in json.loads((run / f"evaluation-{name}.json").read_text())["r2"]
+    with pytest.raises(DatasetError, match="actions of size 4"):
+        read_split(narrow, tmp_path / "wide", "test")
+
+
+def test_settings_of_embodiments_must_name_them(two_bodies, capsys):
+    names = ["--model.init_args.action_names"]
+    assert "but the data name the embodiment 'narrow'" in refused(
+        two_bodies, capsys, *names, "[x, y]"
+    )
+    assert "but the data have 'wide'" in refused(two_bodies, capsys, *names, "{narrow: [x, y]}")
+    assert "those of 'wide' have 4 action dimensions" in refused(
+        two_bodies, capsys, *names, "{narrow: [x, y], wide: [a]}"
+    )

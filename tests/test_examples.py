@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from tiny_policies import tiny_policy
 from tiny_world_models import tiny_world_model
 
 ROOT = Path(__file__).parents[1]
@@ -20,6 +21,7 @@ EXAMPLES = [
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     tiny_world_model().save_pretrained(folder / "runs" / "uwm" / "model")
+    tiny_policy().save_pretrained(folder / "runs" / "behaviour_cloning" / "policy")
     return folder
 
 

@@ -91,6 +91,12 @@ def test_a_run_leaves_a_policy(config, tmp_path, capfd):
     assert "val_mae" in (tmp_path / "run" / "metrics.csv").read_text()
 
 
+def test_video_without_state_is_cloned_on_pictures_alone(config, tmp_path):
+    main(["fit", "-c", str(changed(config, {"labels": 0.5, "episodes": None})), *QUIET])
+    policy = Policy.from_pretrained(tmp_path / "run" / "policy")
+    assert policy.shapes == {"latents": (1, 4, 8, 8)}
+
+
 @pytest.mark.parametrize("kind", ["gaussian.GaussianActor", "flow.FlowActor"])
 def test_same_seed_same_run_with_any_actor(config, tmp_path, kind):
     options = ["--model.init_args.actor", f"policy.actors.{kind}"]

@@ -31,7 +31,7 @@ VIDEO_WEIGHT = 0.1
 
 def main() -> None:
     """Run every stage that has no result yet, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/label_efficiency"))
     parser.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.1, 1.0])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))

@@ -50,12 +50,11 @@ class LabelledCopy:
 
     def add(self, episode: int, frames: Frames, labels: ActionColumns, labelled_by: str) -> None:
         """Put an episode's labels on disk; its frames are copied at the end."""
-        content = vars(labels) | {"labelled_by": labelled_by}
         path = self.staging / f"labels_{episode:06d}.npz"
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as file:
-                np.savez(file, **content)
+                np.savez(file, labelled_by=np.array(labelled_by), **vars(labels))
 
         write_safely(path, write)
 

@@ -11,6 +11,7 @@ No pickle anywhere. `InverseDynamicsModel.from_pretrained(folder)` is all a user
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -177,9 +178,10 @@ class InverseDynamicsModel:
                     f"{folder / 'autoencoder'} has the fingerprint {autoencoder.fingerprint}, the "
                     f"network was trained on latents of {saved['autoencoder']}. Put that one back."
                 )
-        network, loading = ActionReader.from_pretrained(
+        loaded: Any = ActionReader.from_pretrained(
             folder / "network", low_cpu_mem_usage=False, output_loading_info=True
         )
+        network, loading = loaded
         assert isinstance(network, ActionReader)
         strange = [*loading["missing_keys"], *loading["unexpected_keys"]]
         if strange:

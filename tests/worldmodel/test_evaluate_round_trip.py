@@ -70,7 +70,7 @@ def test_correlations_over_all_steps_and_within_one():
     """A sign that only knows the time, and one that only knows the episode."""
     episode, step = torch.arange(10.0)[:, None], torch.tensor([[0.0, 100.0]])
     error, known = episode + step, torch.ones(10, 2, dtype=torch.bool)
-    signs = {"elapsed_steps": step.expand(10, 2), "round_trip_error": -episode.expand(10, 2)}
+    signs = {"elapsed_steps": step.expand(10, 2), "round_trip_error": -episode.repeat(1, 2)}
     found = measure(Replays([4, 8], error, known, signs))
     assert found["spearman"]["elapsed_steps"]["pooled"] == pytest.approx(0.8671, abs=1e-3)
     assert found["spearman"]["elapsed_steps"]["within"] is None
@@ -81,6 +81,12 @@ def test_correlations_over_all_steps_and_within_one():
     found = measure(Replays([4, 8], error, known, signs))
     assert found["by_horizon"]["8"]["true_error"] == pytest.approx(102.0)
     assert "round_trip_error" not in found["by_horizon"]["4"]
+    without = known.clone()
+    without[0, 0] = False
+    signs = {"round_trip_error": -episode.repeat(1, 2)}
+    assert found["spearman"]["round_trip_error"]["pooled"] == pytest.approx(
+        measure(Replays([4, 8], error, without, signs))["spearman"]["round_trip_error"]["pooled"]
+    )
     assert found["spearman"]["round_trip_error"]["within"] == pytest.approx(-1)
 
 

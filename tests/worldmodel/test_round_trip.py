@@ -179,6 +179,18 @@ def test_actions_are_judged_a_few_frames_late(chunk):
     assert moment.info["_round_trip_drift"].all()
 
 
+def test_a_neighbours_reset_judges_nothing():
+    env = imagined(2, idm=Oracle(), reward=success_at(1, 0))
+    assert env.round_trip is not None
+    env.reset(seed=0)
+    told = []
+    for action in commands(env, 3):
+        env.round_trip.idm.commanded = torch.from_numpy(action[:, None])
+        told.append(env.step(action)[-1])
+    masks = [info["_round_trip_error"].tolist() for info in told]
+    assert masks == [[False, False], [False, False], [False, True]]  # two frames are waited for
+
+
 def test_a_new_episode_has_not_drifted():
     env = imagined(2, idm=Oracle((1.0, 0.0)), idm_delay=0, reward=success_at(2, 0))
     assert env.round_trip is not None

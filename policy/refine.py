@@ -102,7 +102,16 @@ class Refinement(L.LightningModule):
         )
 
     def on_fit_start(self) -> None:
-        """Bring what is no part of this module to where the actor is."""
+        """Bring what is no part of this module to where the actor is.
+
+        Raises:
+            DatasetError: no number of iterations, or more than one process.
+        """
+        if self.trainer.max_steps < 1 or self.trainer.world_size > 1:
+            raise DatasetError(
+                f"trainer.max_steps={self.trainer.max_steps} and {self.trainer.world_size} "
+                "processes: set max_steps to the number of iterations, and trainer.devices to 1."
+            )
         self.collector.device = self.device
         if self.learner.anchor is not None:
             self.learner.anchor.to(self.device)

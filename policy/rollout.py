@@ -154,7 +154,7 @@ class Collector:
             resets, over = self._resets, terminated | truncated
             valid = ~resets & ~self._cut
             uncertainty = told(info, "uncertainty", len(over))
-            unsure = valid & ~terminated & self._too_uncertain(uncertainty)
+            unsure = valid & self._too_uncertain(uncertainty)
             self._count(episodes, reward, told(info, "success", len(over)) > 0, over, only_first)
             self._cut = (self._cut | unsure) & ~over
             self._resets = over & (self.mode == AutoresetMode.NEXT_STEP)

@@ -66,6 +66,7 @@ def test_the_actor_waits_for_the_critic():
     actor, critic = weights(ppo.actor), weights(ppo.critic)
     update(ppo, times=2)
     assert torch.equal(weights(ppo.actor), actor)
+    assert not any(weight in ppo.optimizer.state for weight in ppo.weights[0]), "no momentum yet"
     assert not torch.equal(weights(ppo.critic), critic)
     update(ppo)
     assert not torch.equal(weights(ppo.actor), actor)
@@ -87,6 +88,18 @@ def test_steps_that_are_not_valid_teach_nothing():
     for ppo, data in ((spoiled, given), (clean, half)):
         ppo.update(data, torch.Generator().manual_seed(0))
     assert torch.equal(weights(spoiled.actor), weights(clean.actor))
+
+
+@pytest.mark.parametrize(("terminated", "returns"), [(False, [1, 2, 2]), (True, [0, 0, 2])])
+def test_what_a_truncated_episode_was_worth(terminated, returns):
+    # the critic says 4 of everything, rewards are zero, an episode ends with the second step
+    ppo = learner(discount=0.5, lambda_=1.0)
+    torch.nn.init.constant_(ppo.critic.value.bias, 4.0)
+    given = rollout(steps=3, envs=1)
+    given.rewards.zero_()
+    given.ends = torch.tensor([[False], [True], [False]])
+    given.terminated = given.ends & terminated
+    assert ppo.lesson(given).returns.tolist() == returns
 
 
 def test_uncertainty_costs_reward():

@@ -64,7 +64,7 @@ def config(home, run, policy="policy", iterations=3, **model):
                     "init_args": environment,
                 },
                 "steps": 3,
-                "ppo": {"epochs": 2, "minibatches": 2, "anchor_weight": 0.05},
+                "ppo": {"epochs": 2, "minibatches": 2, "anchor_weight": 0.05, "critic_warmup": 1},
                 **model,
             },
         },
@@ -146,6 +146,13 @@ def test_a_flow_alone_cannot_be_trained(folders, tmp_path, capsys):
         fit(config(folders, tmp_path / "run", "flow"))
     assert end.value.code == 1
     assert "policy.actors.steering.SteeringActor" in capsys.readouterr().err
+
+
+def test_asks_for_the_number_of_iterations(folders, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        fit(config(folders, tmp_path / "run", iterations=-1))
+    assert end.value.code == 1
+    assert "set max_steps to the number of iterations" in capsys.readouterr().err
 
 
 def test_the_parameters_of_the_world_model_stay_as_they_are(folders):

@@ -1,11 +1,18 @@
 """The learned mask: it hides, it is asked to show little, and it finds what matters."""
 
+import numpy as np
+import pytest
 import torch
 
 from inverse_dynamics.losses import action_loss
 from inverse_dynamics.mask import PictureMask
+from inverse_dynamics.mask_video import mask
+from inverse_dynamics.model import InverseDynamicsModel
 from inverse_dynamics.network import ActionReader
+from video.errors import DatasetError
 from video.muon import Muon
+from video.statistics import Normalizer
+from video.video_file import read_video
 
 
 def test_everything_is_shown_at_first():
@@ -59,3 +66,37 @@ def test_the_mask_learns_where_the_action_is():
     assert readout.shown[is_dot].round().mean() > 0.9
     assert readout.shown.mean() < 0.2
     assert (readout.actions.location - actions).abs().mean() < 0.1
+
+
+def save_model(folder, masked: bool):
+    """A model of the tiny dataset's frames, whose mask hides the left half of every patch."""
+    network = ActionReader([1, 3, 32, 32], ["number"] * 2, 0, 16, 1, 2, 4, patch=4, masked=masked)
+    if network.mask is not None:
+        side = torch.tensor([-9.0, -9.0, 9.0, 9.0]).repeat(4)
+        network.mask.decide[-1].load_state_dict({"weight": torch.zeros(16, 4, 1, 1), "bias": side})
+    normalizer = Normalizer(-np.ones(2), np.ones(2))
+    model = InverseDynamicsModel(network, None, 10.0, ("top",), (32, 32), 6, normalizer, ("x", "y"))
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_the_mask_is_written_as_video(tiny_dataset, tmp_path):
+    model = save_model(tmp_path / "model", masked=True)
+    (path,) = mask(model, tiny_dataset, tmp_path / "out", split="test")
+    assert path == tmp_path / "out" / "0003-top.mp4"
+    pictures = read_video(path, np.arange(20)).transpose(0, 3, 1, 2).astype(float)
+    assert pictures.shape == (20, 3, 128, 256)
+    seen, masked = pictures[..., :128], pictures[..., 128:]
+    stripes = (np.arange(128) // 8) % 2 == 1  # what is shown, four times enlarged
+    inner = np.isin(np.arange(128) % 8, (2, 3, 4, 5))  # away from the codec's soft edges
+    assert abs(masked - seen)[..., stripes & inner].mean() < 6
+    assert abs(masked - 0.2 * seen)[..., ~stripes & inner].mean() < 6
+
+
+def test_without_a_mask_there_is_nothing_to_see(tiny_dataset, tmp_path):
+    model = save_model(tmp_path / "model", masked=False)
+    with pytest.raises(DatasetError, match="has no mask"):
+        mask(model, tiny_dataset, tmp_path / "out")
+    model = save_model(tmp_path / "model", masked=True)
+    with pytest.raises(DatasetError, match="no episodes in split 'none'"):
+        mask(model, tiny_dataset, tmp_path / "out", split="none")

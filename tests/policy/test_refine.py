@@ -150,7 +150,7 @@ def test_a_flow_alone_cannot_be_trained(folders, tmp_path, capsys):
 
 def test_asks_for_the_number_of_iterations(folders, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
-        fit(config(folders, tmp_path / "run", iterations=-1))
+        fit(config(folders, tmp_path / "run", iterations=-1), "--trainer.max_epochs", "1")
     assert end.value.code == 1
     assert "set max_steps to the number of iterations" in capsys.readouterr().err
 

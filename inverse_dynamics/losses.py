@@ -19,6 +19,7 @@ def action_loss(
     actions: Float[Tensor, "batch steps size"],
     mask: Bool[Tensor, "batch steps #size"],
     kinds: Sequence[str],
+    weight: Float[Tensor, "batch steps"] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean negative log-likelihood of the known actions; 0 where none is known.
 
@@ -37,7 +38,7 @@ def action_loss(
         bernoulli_loss(parameters.location, actions),
         laplace_loss(error, parameters.log_scale),
     )
-    return masked_mean(loss, mask)
+    return masked_mean(loss if weight is None else loss * weight[..., None], mask)
 
 
 def laplace_loss(

@@ -170,7 +170,9 @@ class InverseDynamicsTraining(L.LightningModule):
         noise = self.optimization.noise * share * torch.randn_like(frames)
         actions, state, shown = self.network(frames + noise)
         known = self._known(batch, "actions")
-        loss = action_loss(actions, self._actions(batch), known, self.network.kinds)
+        loss = action_loss(
+            actions, self._actions(batch), known, self.network.kinds, batch["action_weight"]
+        )
         state_error = state_loss(state, batch["state"], self._known(batch, "state"))
         self.log("loss", loss, prog_bar=True, sync_dist=True)
         self.log("state_loss", state_error, sync_dist=True)

@@ -44,6 +44,15 @@ def test_every_kind_has_its_own_loss():
     assert loss.item() == pytest.approx((0.5 + 0.2 + math.log(2)) / 3, abs=1e-6)
 
 
+def test_an_unsure_step_counts_less():
+    """Errors of 1 and 3 at scale 1, the second of which counts a quarter: (1 + 0.75) / 2."""
+    parameters = Parameters(torch.tensor([[[1.0], [3.0]]]), torch.zeros(1, 2, 1))
+    known = torch.ones(1, 2, 1, dtype=torch.bool)
+    weight = torch.tensor([[1.0, 0.25]])
+    loss = action_loss(parameters, torch.zeros(1, 2, 1), known, ("number",), weight)
+    assert loss.item() == pytest.approx(0.875)
+
+
 def test_dimensions_of_other_embodiments_do_not_count():
     loss = torch.tensor([[[1.0, 100.0]], [[100.0, 3.0]]])
     own = torch.tensor([[[True, False]], [[False, True]]])

@@ -29,6 +29,8 @@ def action_loss(
         mask: where they are known; of all dimensions, or of each.
         kinds: of the dimensions: numbers and angles are Laplace-distributed, angles the short way
             round, binary dimensions Bernoulli.
+        weight: how much each step counts; None: all the same. The mean is over the known steps,
+            however much they count.
     """
     actions = actions.masked_fill(~mask, 0.0)
     error = signed_error(parameters.location, actions, kinds)

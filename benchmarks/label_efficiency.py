@@ -10,9 +10,11 @@ Trains world models on a share of the default dataset's labels in three ways:
     python benchmarks/label_efficiency.py --out runs/label_efficiency [--shares 0.01 0.1 1]
 
 Every stage is a public command in a folder of its own; one whose result is there is not done again,
-so a stopped benchmark goes on. Writes table.json, prints a table and one JSON line. A file
-`policy.json` with `success_rate` in the folder of a world model adds the column of the real success
-of a policy that was made with it.
+so a stopped benchmark goes on. Writes table.json, prints a table and one JSON line.
+
+With `--real-episodes 90` policies are cloned as well, and evaluated in the simulator: from episodes
+that are successful, seen by the camera alone. Which of them are is taken as known, whether their
+actions are or not. Video without actions is of no use for cloning, so that way has no policy.
 """
 
 import argparse
@@ -27,6 +29,7 @@ WAYS = ("labels", "video", "pseudo")
 HORIZON = "8"
 VIDEO_WEIGHT = 0.1
 """Share of every batch of the recording that has no actions at all."""
+CLONING_STEPS = 1000
 
 
 def main() -> None:
@@ -50,6 +53,10 @@ def main() -> None:
     parser.add_argument(
         "--config", action="append", default=[], help="further YAML of the training"
     )
+    parser.add_argument(
+        "--real-episodes", type=int, default=0, help="of every cloned policy; 0: clone none"
+    )
+    parser.add_argument("--real-seed", type=int, default=400000, help="of the first of them")
     options = parser.parse_args()
     rows = []
     for share in options.shares:
@@ -57,12 +64,15 @@ def main() -> None:
         reader = train_reader(folder / "idm", share, options)
         for way in options.ways:
             row = {"share": share, "way": way, "idm_r2": reader["mean_r2_translation"]}
-            rows.append(row | train_world_model(folder / way, share, way, options))
+            row |= train_world_model(folder / way, share, way, options)
+            rows.append(row | {"real_success": clone(folder / way, share, way, options)})
     result = {
         "steps": options.steps,
         "idm_steps": options.idm_steps,
         "seed": options.seed,
         "split": options.split,
+        "real_episodes": options.real_episodes,
+        "real_seed": options.real_seed,
         "rows": rows,
     }
     options.out.mkdir(parents=True, exist_ok=True)
@@ -102,12 +112,36 @@ def train_world_model(folder: Path, share: float, way: str, options: argparse.Na
         arguments = ("--split", options.split, "--out", result, "--device", options.device)
         run("worldmodel", "evaluate", folder / "model", options.data, *arguments)
     figures = json.loads(result.read_text())
-    policy = folder / "policy.json"
     return {
         "psnr": figures["psnr"][HORIZON],
         "action_following_ratio": figures["action_following_ratio"][HORIZON],
-        "real_success": json.loads(policy.read_text())["success_rate"] if policy.exists() else None,
     }
+
+
+def clone(folder: Path, share: float, way: str, options: argparse.Namespace) -> float | None:
+    """Real success of a policy that is cloned from the data of a world model."""
+    result = folder / "policy.json"
+    if not options.real_episodes or way == "video":
+        return None
+    if not result.exists():
+        source: dict = {"path": str(options.data), "labels": share}
+        if way == "pseudo":
+            source = {"path": str(folder.parent / "pseudo_data")}
+        fit(
+            "configs/behaviour_cloning.yaml",
+            folder / "cloning",
+            [source | {"successful": True}],
+            CLONING_STEPS,
+            options,
+            {"observations": ["latents"]},
+        )
+        run(
+            *("policy", "evaluate", folder / "cloning" / "policy"),
+            *("--config", "configs/evaluate.yaml", "--real.init_args.state", "false"),
+            *("--imagined", "null", "--out", result),
+            *("--episodes", options.real_episodes, "--seed", options.real_seed),
+        )
+    return json.loads(result.read_text())["real"]["success"]
 
 
 def label(data: Path, out: Path, share: float, options: argparse.Namespace) -> None:
@@ -117,13 +151,18 @@ def label(data: Path, out: Path, share: float, options: argparse.Namespace) -> N
 
 
 def fit(
-    config: str, folder: Path, sources: list[dict], steps: int, options: argparse.Namespace
+    config: str,
+    folder: Path,
+    sources: list[dict],
+    steps: int,
+    options: argparse.Namespace,
+    model: dict | None = None,
 ) -> None:
     """Train by a configuration of the project on other data; goes on with a stopped run."""
     held_out = {"path": str(options.validation), "split": None}
     changes = {
         "seed_everything": options.seed,
-        "model": {"init_args": {"seed": options.seed}},
+        "model": {"init_args": {"seed": options.seed} | (model or {})},
         "data": {"init_args": {"datasets": [*sources, held_out], "seed": options.seed}},
         "trainer": {"default_root_dir": str(folder), "max_steps": steps, "callbacks": None},
     }

@@ -34,7 +34,8 @@ def commands() -> list[str]:
     """Every command line in a console block, those joined by && apart."""
     found = []
     for page in PAGES:
-        blocks = re.findall(r"^```console\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+        text = page.read_text().replace("\\\n", "")  # a line that goes on
+        blocks = re.findall(r"^```console\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
         lines = "".join(blocks).splitlines()
         found += [part.strip() for line in lines for part in line.split("&&")]
     return sorted({command for command in found if command})

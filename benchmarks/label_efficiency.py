@@ -29,6 +29,8 @@ WAYS = ("labels", "video", "pseudo")
 HORIZON = "8"
 VIDEO_WEIGHT = 0.1
 """Share of every batch of the recording that has no actions at all."""
+HIDDEN_WEIGHT = 0.3
+"""Likewise of the episodes whose labels are hidden."""
 CLONING_STEPS = 1000
 
 
@@ -103,11 +105,7 @@ def train_world_model(folder: Path, share: float, way: str, options: argparse.Na
             data, videos = (str(folder.parent / f"pseudo_{name}") for name in ("data", "videos"))
             label(options.data, Path(data), share, options)
             label(options.videos, Path(videos), 1.0, options)
-        sources: list[dict] = [{"path": data, "weight": 1 - VIDEO_WEIGHT}]
-        if way != "pseudo":
-            sources[0] |= {"labels": share, "drop_unlabelled": way == "labels"}
-        if way != "labels":
-            sources.append({"path": videos, "weight": VIDEO_WEIGHT})
+        sources = mixture(way, share, data, videos)
         fit("configs/uwm.yaml", folder, sources, options.steps, options)
         arguments = ("--split", options.split, "--out", result, "--device", options.device)
         run("worldmodel", "evaluate", folder / "model", options.data, *arguments)
@@ -116,6 +114,25 @@ def train_world_model(folder: Path, share: float, way: str, options: argparse.Na
         "psnr": figures["psnr"][HORIZON],
         "action_following_ratio": figures["action_following_ratio"][HORIZON],
     }
+
+
+def mixture(way: str, share: float, data: str, videos: str) -> list[dict]:
+    """Sources and their shares of every batch.
+
+    Clips without actions teach nothing of what actions do. However many there are, labelled ones
+    keep most of the batch, or the model learns to do without.
+    """
+    bare = {"path": videos, "weight": VIDEO_WEIGHT}
+    if way == "pseudo":
+        return [{"path": data, "weight": 1 - VIDEO_WEIGHT}, bare]
+    labelled = {"path": data, "labels": share, "drop_unlabelled": True}
+    if way == "labels":
+        return [labelled]
+    hidden = HIDDEN_WEIGHT if share < 1 else 0.0
+    sources = [labelled | {"weight": 1 - VIDEO_WEIGHT - hidden}]
+    if hidden:
+        sources.append({"path": data, "action_free": True, "weight": hidden})
+    return [*sources, bare]
 
 
 def clone(folder: Path, share: float, way: str, options: argparse.Namespace) -> float | None:

@@ -87,7 +87,7 @@ def train_reader(folder: Path, share: float, options: argparse.Namespace) -> dic
     """An inverse dynamics model that saw a share of the labels; its figures."""
     result = folder / "evaluation.json"
     if not result.exists():
-        source = {"path": str(options.data), "labels": share}
+        source = {"path": str(options.data), "labels": share, "drop_unlabelled": True}
         fit("configs/idm.yaml", folder, [source], options.idm_steps, options)
         model = folder / "model"
         run("inverse_dynamics", "calibrate", model, options.validation, "--split", "validation")

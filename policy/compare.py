@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from policy.described import name_of
 from policy.evaluate import IMAGINED, REAL
 from policy.scatter import write_scatter
 from policy.truth import bootstrap, mean_rank_violation, pearson, spearman
@@ -35,7 +36,7 @@ def compare(
     Args:
         evaluations: files that `python -m policy evaluate` wrote, in both environments and with
             the same seeds; or folders that hold an evaluation.json.
-        names: of the policies, for the picture; by default their folders'.
+        names: of the policies, for the picture; by default their folders' or files'.
         out: JSON file to write; a scatter plot lies beside it, as PNG.
 
     Returns:
@@ -47,7 +48,7 @@ def compare(
         DatasetError: fewer than two evaluations, or some that do not belong together.
     """
     read = [_read(path) for path in evaluations]
-    names = names or [Path(result["policy"]).parent.name for result in read]
+    names = names or [name_of(result["policy"]) for result in read]
     if len(read) < 2 or len(names) != len(read):
         raise DatasetError(
             f"{len(read)} evaluations and {len(names)} names: a comparison needs two policies or "

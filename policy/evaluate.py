@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from policy.described import load_policy, results_of
 from policy.episodes import Acting, Played, PlayedEpisode, play
 from policy.evaluation_pictures import write_pictures
 from policy.intervals import fixed_and_broken, wilson
@@ -34,7 +35,7 @@ def evaluate(
     """Measure a policy: success rates with intervals, by environment and task, and its videos.
 
     Args:
-        policy: folder of a saved policy.
+        policy: folder of a saved policy, or a YAML file that puts one together.
         real: the real environment, by class_path and init_args, such as
             `policy.real.RealVectorEnv`.
         imagined: the imagined environment; beside a real one its episodes begin where the real
@@ -42,11 +43,11 @@ def evaluate(
         episodes: how many in each environment.
         seed: of the first episode; those behind it count up. Every policy that is evaluated with
             the same seeds meets the same episodes.
-        before: folder of another policy to compare with on the same seeds: which episodes it fails
-            are fixed, which it solves are broken?
-        out: JSON file to write; evaluation.json beside the policy's folder by default. Videos and
-            pictures lie beside it.
-        device: where the policy computes.
+        before: another policy to compare with on the same seeds: which episodes it fails are fixed,
+            which it solves are broken?
+        out: JSON file to write; evaluation.json beside a saved policy's folder by default, in
+            runs/NAME for NAME.yaml. Videos and pictures lie beside it.
+        device: where a saved policy computes.
 
     Returns:
         What the JSON file holds.
@@ -73,7 +74,7 @@ def evaluate(
             result[name] |= difference(earlier_played[name].episodes, found.episodes)
     if before is not None:
         result["before"] = str(before)
-    out = out or Path(policy).parent / "evaluation.json"
+    out = out or results_of(policy) / "evaluation.json"
     write_json(out, result)
     rates = [env.metadata.get("render_fps") or 10 for env in envs.values()]
     written = write_pictures(out.parent, played, rates[0] / loaded.chunk)
@@ -167,12 +168,12 @@ def _figures(episodes: Sequence[PlayedEpisode]) -> dict[str, Any]:
     }
 
 
-def _checked(folder: Path, envs: dict[str, VectorEnv], device: str) -> Policy:
+def _checked(path: Path, envs: dict[str, VectorEnv], device: str) -> Policy:
     """A policy that can act in these environments."""
-    policy = Policy.from_pretrained(folder, device)
+    policy = load_policy(path, device)
     for name, env in envs.items():
         try:
             policy.check(env)
         except ValueError as error:
-            raise DatasetError(f"{folder} and the {name} environment: {error}") from error
+            raise DatasetError(f"{path} and the {name} environment: {error}") from error
     return policy

@@ -68,6 +68,20 @@ def state_loss(
     return masked_mean((predicted - state.masked_fill(~mask, 0.0)).abs(), mask)
 
 
+def redraw_loss(
+    redrawn: Float[Tensor, "batch frames views channels rows columns"],
+    frames: Float[Tensor, "batch frames views channels height width"],
+) -> Float[Tensor, ""]:
+    """Share of the small frames' variance that was not redrawn.
+
+    mean (x - x_hat)^2 / mean (x - mean x)^2, where x is the frame averaged down to the size of what
+    was redrawn, and mean x the batch's mean of every small pixel. It is 1 for the mean picture.
+    """
+    small = F.adaptive_avg_pool2d(frames.flatten(0, 2), redrawn.shape[-2:]).view_as(redrawn)
+    variance = (small - small.mean((0, 1))).square().mean()
+    return (small - redrawn).square().mean() / variance.clamp(min=1e-6)
+
+
 def masked_mean(
     loss: Float[Tensor, "batch steps size"], mask: Bool[Tensor, "batch steps #size"]
 ) -> Float[Tensor, ""]:

@@ -4,9 +4,11 @@ Every frame becomes one token by itself (`picture_encoder.py`), after a mask has
 not matter, if one is learned (`mask.py`). A step's token joins those of its two frames and their
 difference; attention over all steps of the clip, earlier and later ones, does the rest. The robot's
 state can be read off a frame's token, which is trained, where the data have it, only because it
-teaches the tokens where to look.
+teaches the tokens where to look. So can the frame itself, small: that needs no label at all.
 """
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -35,11 +37,13 @@ class Readout(NamedTuple):
         actions: the distributions of the actions between the frames.
         state: the robot's state at each frame, normalised; S = 0 where it was not trained.
         shown: how much of every place the learned mask shows, 0 to 1; None without a mask.
+        redrawn: each frame, small, as its token tells it; None where that is not trained.
     """
 
     actions: Parameters
     state: Float[Tensor, "batch frames state_dim"]
     shown: Float[Tensor, "batch frames views height width"] | None = None
+    redrawn: Float[Tensor, "batch frames views channels rows columns"] | None = None
 
 
 class Norm(nn.RMSNorm):
@@ -65,10 +69,11 @@ class ActionReader(ModelMixin, ConfigMixin):
         dropout: of the tokens, in training.
         patch: pixels that are folded into one place of the feature maps, each way; 1 for latents.
         masked: learn a mask, and look only at what it shows.
+        redraw: rows and columns of the small frame that a token is to tell; 0: not trained.
 
     Raises:
-        ValueError: an unknown kind, a frame shape that is neither picture nor vector, or a width
-            that the heads do not divide into an even number.
+        ValueError: an unknown kind, a frame shape that is neither picture nor vector, a width that
+            the heads do not divide into an even number, or `redraw` without a picture.
     """
 
     @register_to_config
@@ -84,6 +89,7 @@ class ActionReader(ModelMixin, ConfigMixin):
         dropout: float = 0.1,
         patch: int = 1,
         masked: bool = False,
+        redraw: int = 0,
     ):
         super().__init__()
         if not set(kinds) <= set(KINDS):
@@ -92,12 +98,15 @@ class ActionReader(ModelMixin, ConfigMixin):
             raise ValueError(f"frame_shape={frame_shape} is neither (views, c, h, w) nor (size,)")
         if width % (2 * heads):
             raise ValueError(f"width={width} is not a multiple of twice heads={heads}")
+        if redraw and len(frame_shape) != 4:
+            raise ValueError(f"redraw={redraw}, but frames of shape {frame_shape} are no pictures")
         if len(frame_shape) == 4:
             self.embed_frame = PictureEncoder(frame_shape, width, channels, dropout, patch)
         else:
             self.embed_frame = nn.Linear(frame_shape[0], width)
         self.mask = PictureMask(frame_shape[1], channels, patch) if masked else None
         self.read_state = nn.Linear(width, state_dim) if state_dim else None
+        self.draw_frame = Redraw(width, frame_shape[:2], redraw) if redraw else None
         self.embed_step = nn.Sequential(
             nn.Linear(3 * width, width), nn.SiLU(), nn.Linear(width, width)
         )
@@ -153,11 +162,35 @@ class ActionReader(ModelMixin, ConfigMixin):
             Parameters(location, (log_scale - 1).clamp(*LOG_SCALE_RANGE)),
             tokens[..., :0] if self.read_state is None else self.read_state(tokens).float(),
             shown,
+            None if self.draw_frame is None else self.draw_frame(tokens),
         )
 
     def read(self, frames: Float[Tensor, "batch frames *shape"]) -> Estimate:
         """The distributions alone, as `forward` gives them, by mean and spread."""
         return estimate(self(frames).actions, self.kinds)
+
+
+class Redraw(nn.Module):
+    """A small frame out of its token.
+
+    Args:
+        width: channels of a token.
+        planes: views and channels of a frame.
+        size: rows and columns of the small one.
+    """
+
+    def __init__(self, width: int, planes: Sequence[int], size: int):
+        super().__init__()
+        self.shape = (*planes, size, size)
+        self.layers = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, math.prod(self.shape))
+        )
+
+    def forward(
+        self, tokens: Float[Tensor, "batch frames width"]
+    ) -> Float[Tensor, "batch frames views channels rows columns"]:
+        """One for each token."""
+        return self.layers(tokens).float().unflatten(-1, self.shape)
 
 
 class Layer(nn.Module):

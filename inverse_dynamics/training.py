@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from inverse_dynamics.estimate import estimate
 from inverse_dynamics.heads import Settings, fit_head
 from inverse_dynamics.kinds import signed_error
-from inverse_dynamics.losses import action_loss, masked_mean, state_loss
+from inverse_dynamics.losses import action_loss, masked_mean, redraw_loss, state_loss
 from inverse_dynamics.model import InverseDynamicsModel, scale_frames
 from inverse_dynamics.network import ActionReader
 from video.datamodule import ClipDataModule
@@ -41,6 +41,7 @@ class ReaderSizes:
     dropout: float = 0.1
     patch: int = 1
     masked: bool = False
+    redraw: int = 0
 
 
 @dataclass
@@ -57,6 +58,7 @@ class ReaderOptimization:
         noise: standard deviation of noise on the latents or frames, at most; every clip has its
             own share.
         mask_weight: weight, in the loss, of the share of the picture that a learned mask shows.
+        redraw_weight: weight of redrawing the frames, if `sizes.redraw` says so.
     """
 
     learning_rate: float = 0.02
@@ -67,6 +69,7 @@ class ReaderOptimization:
     state_weight: float = 1.0
     noise: float = 0.0
     mask_weight: float = 0.1
+    redraw_weight: float = 1.0
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -75,11 +78,9 @@ class ReaderOptimization:
                 f"need 0 < cooldown <= 1 and warmup_steps >= 1, got {self.cooldown} and "
                 f"{self.warmup_steps}"
             )
-        if min(self.noise, self.state_weight, self.mask_weight) < 0:
-            raise ValueError(
-                f"noise={self.noise}, state_weight={self.state_weight} and "
-                f"mask_weight={self.mask_weight} must not be negative"
-            )
+        for name in ("noise", "state_weight", "mask_weight", "redraw_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
 
 
 class InverseDynamicsTraining(L.LightningModule):
@@ -168,7 +169,7 @@ class InverseDynamicsTraining(L.LightningModule):
         frames = pictures_of(batch)
         share = torch.rand(len(frames), 1, 1, 1, 1, 1, device=frames.device)
         noise = self.optimization.noise * share * torch.randn_like(frames)
-        actions, state, shown = self.network(frames + noise)
+        actions, state, shown, redrawn = self.network(frames + noise)
         known = self._known(batch, "actions")
         loss = action_loss(
             actions, self._actions(batch), known, self.network.kinds, batch["action_weight"]
@@ -180,6 +181,10 @@ class InverseDynamicsTraining(L.LightningModule):
         if shown is not None:
             self.log("shown", shown.mean(), prog_bar=True, sync_dist=True)
             total = total + self.optimization.mask_weight * shown.mean()
+        if redrawn is not None:
+            redraw_error = redraw_loss(redrawn, frames)
+            self.log("redraw_loss", redraw_error, sync_dist=True)
+            total = total + self.optimization.redraw_weight * redraw_error
         return total
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:

@@ -58,7 +58,7 @@ def test_from_first_frames_to_a_policy_that_acts(models, tiny_dataset, tmp_path)
     assert read.lengths.tolist() == [9, 9, 9]
     assert set(read.columns["action_source"].tolist()) == {0, 2}
 
-    main(["fit", "-c", str(toy_cloning(models, labelled, tmp_path))])
+    main(["fit", "-c", str(toy_cloning(models, labelled, tiny_dataset, tmp_path))])
     policy = Policy.from_pretrained(tmp_path / "run" / "policy")
     assert policy.shapes == {"latents": (1, 4, 8, 8)}
     low, high = policy.action_normalizer.low, policy.action_normalizer.high
@@ -77,15 +77,19 @@ def test_from_first_frames_to_a_policy_that_acts(models, tiny_dataset, tmp_path)
     assert [episode["seed"] for episode in result["real"]["each"]] == [5, 6]
 
 
-def toy_cloning(models: Path, labelled: Path, folder: Path) -> Path:
+def toy_cloning(models: Path, labelled: Path, real: Path, folder: Path) -> Path:
     """The project's own configuration of cloning from dreams, made small."""
     toy = yaml.safe_load((ROOT / "configs" / "behaviour_cloning.yaml").read_text())
     dreams = yaml.safe_load((ROOT / "configs" / "behaviour_cloning" / "dreams.yaml").read_text())
     toy["model"]["init_args"] |= dreams["model"]["init_args"]
     toy["model"]["init_args"]["actor"]["init_args"] |= {"width": 16, "channels": 4}
-    source = dreams["data"]["init_args"]["datasets"][0]
+    source, held_out = dreams["data"]["init_args"]["datasets"]
+    held_out = {"split": held_out["split"], "validation_split": "test", "test_split": "none"}
     toy["data"]["init_args"] |= {
-        "datasets": [source | {"path": str(labelled)}],
+        "datasets": [
+            source | {"path": str(labelled)},
+            held_out | {"path": str(real), "latents": str(folder / "latents")},
+        ],
         "autoencoder": str(models / "autoencoder"),
         "clip_frames": 4,
         "batch_size": 8,

@@ -11,6 +11,7 @@ from inverse_dynamics.losses import (
     bernoulli_loss,
     laplace_loss,
     masked_mean,
+    redraw_loss,
     state_loss,
 )
 from inverse_dynamics.network import ActionReader
@@ -64,6 +65,15 @@ def test_state_loss():
     loss = state_loss(torch.zeros(1, 2, 2), true, torch.tensor([[[True], [False]]]))
     assert loss.item() == 1.5
     assert state_loss(torch.zeros(1, 2, 0), torch.zeros(1, 2, 0), torch.ones(1, 2, 0).bool()) == 0
+
+
+def test_redrawing_counts_what_is_left_of_the_variance():
+    """Two frames of 2x2, redrawn as one pixel: their means are 1 and 3, 1 away from their own."""
+    frames = torch.tensor([[0.0, 2.0, 0.0, 2.0], [3.0, 3.0, 1.0, 5.0]]).view(1, 2, 1, 1, 2, 2)
+    shape = (1, 2, 1, 1, 1, 1)
+    assert redraw_loss(torch.full(shape, 2.0), frames).item() == pytest.approx(1.0)
+    half = torch.tensor([1.5, 2.5]).view(shape)
+    assert redraw_loss(half, frames).item() == pytest.approx(0.25)
 
 
 def test_masked_actions_leave_loss_and_gradients_bit_identical():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from inverse_dynamics.losses import action_loss
+from inverse_dynamics.losses import action_loss, redraw_loss
 from inverse_dynamics.network import ActionReader, rotate
 
 KINDS = ["number", "angle", "binary"]
@@ -79,11 +79,28 @@ def test_one_batch_is_learned_by_heart(masked):
     assert error[..., 1].median() < 0.1
 
 
+def test_a_token_learns_to_redraw_its_frame():
+    torch.manual_seed(0)
+    network = build(redraw=2, dropout=0.0)
+    frames = torch.randn(4, 3, 1, 2, 4, 4)
+    assert network(frames).redrawn.shape == (4, 3, 1, 2, 2, 2)
+    optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
+    for _ in range(300):
+        loss = redraw_loss(network(frames).redrawn, frames)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.1
+    assert build()(frames).redrawn is None
+
+
 def test_impossible_sizes_are_named():
     with pytest.raises(ValueError, match="kinds="):
         build(kinds=["gripper"])
     with pytest.raises(ValueError, match="frame_shape="):
         build(frame_shape=[2, 3])
+    with pytest.raises(ValueError, match="redraw=4"):
+        build(frame_shape=[3], redraw=4)
     with pytest.raises(ValueError, match="width=18"):
         build(width=18)
 

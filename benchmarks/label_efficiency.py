@@ -12,18 +12,22 @@ Trains world models on a share of the default dataset's labels in three ways:
 Every stage is a public command in a folder of its own; one whose result is there is not done again,
 so a stopped benchmark goes on. Writes table.json, prints a table and one JSON line.
 
-With `--real-episodes 90` policies are cloned as well, and evaluated in the simulator: from episodes
-that are successful, seen by the camera alone. Which of them are is taken as known, whether their
-actions are or not. Video without actions is of no use for cloning, so that way has no policy.
+With `--real-episodes 90` policies are cloned as well, and evaluated in the simulator: from ten
+episodes a task in which an expert succeeds, seen by the camera alone. Which they are is taken as
+known, whether their actions are or not. Video without actions is of no use for cloning: that way has
+no policy.
 """
 
 import argparse
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import yaml
+
+from video.clip_sources import ClipSource
 
 WAYS = ("labels", "video", "pseudo")
 HORIZON = "8"
@@ -31,6 +35,8 @@ VIDEO_WEIGHT = 0.1
 """Share of every batch of the recording that has no actions at all."""
 HIDDEN_WEIGHT = 0.3
 """Likewise of the episodes whose labels are hidden."""
+DEMONSTRATIONS = {"episodes": 10, "notes": {"policy": "Expert()"}, "successful": True}
+"""What is cloned: so many episodes of each task, of which the share shows its actions."""
 CLONING_STEPS = 1000
 
 
@@ -147,7 +153,7 @@ def clone(folder: Path, share: float, way: str, options: argparse.Namespace) -> 
         fit(
             "configs/behaviour_cloning.yaml",
             folder / "cloning",
-            [source | {"successful": True}],
+            [source | DEMONSTRATIONS],
             CLONING_STEPS,
             options,
             {"observations": ["latents"]},
@@ -177,10 +183,11 @@ def fit(
 ) -> None:
     """Train by a configuration of the project on other data; goes on with a stopped run."""
     held_out = {"path": str(options.validation), "split": None}
+    whole = [asdict(ClipSource(**source)) for source in [*sources, held_out]]
     changes = {
         "seed_everything": options.seed,
         "model": {"init_args": {"seed": options.seed} | (model or {})},
-        "data": {"init_args": {"datasets": [*sources, held_out], "seed": options.seed}},
+        "data": {"init_args": {"datasets": whole, "seed": options.seed}},
         "trainer": {"default_root_dir": str(folder), "max_steps": steps, "callbacks": None},
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -23,6 +23,10 @@ from video.statistics import Normalizer
 from worldmodel.imagine import imagine
 
 ROOT = Path(__file__).parent.parent
+CONFIGS = [
+    ROOT / "configs" / "behaviour_cloning.yaml",
+    ROOT / "configs" / "behaviour_cloning" / "dreams.yaml",
+]
 
 
 @pytest.fixture
@@ -58,7 +62,8 @@ def test_from_first_frames_to_a_policy_that_acts(models, tiny_dataset, tmp_path)
     assert read.lengths.tolist() == [9, 9, 9]
     assert set(read.columns["action_source"].tolist()) == {0, 2}
 
-    main(["fit", "-c", str(toy_cloning(models, labelled, tiny_dataset, tmp_path))])
+    small = toy_cloning(models, labelled, tiny_dataset, tmp_path)
+    main(["fit", *(word for path in (*CONFIGS, small) for word in ("-c", str(path)))])
     policy = Policy.from_pretrained(tmp_path / "run" / "policy")
     assert policy.shapes == {"latents": (1, 4, 8, 8)}
     low, high = policy.action_normalizer.low, policy.action_normalizer.high
@@ -78,29 +83,29 @@ def test_from_first_frames_to_a_policy_that_acts(models, tiny_dataset, tmp_path)
 
 
 def toy_cloning(models: Path, labelled: Path, real: Path, folder: Path) -> Path:
-    """The project's own configuration of cloning from dreams, made small."""
-    toy = yaml.safe_load((ROOT / "configs" / "behaviour_cloning.yaml").read_text())
-    dreams = yaml.safe_load((ROOT / "configs" / "behaviour_cloning" / "dreams.yaml").read_text())
-    toy["model"]["init_args"] |= dreams["model"]["init_args"]
-    toy["model"]["init_args"]["actor"]["init_args"] |= {"width": 16, "channels": 4}
-    source, held_out = dreams["data"]["init_args"]["datasets"]
-    held_out = {"split": held_out["split"], "validation_split": "test", "test_split": "none"}
-    toy["data"]["init_args"] |= {
-        "datasets": [
-            source | {"path": str(labelled)},
-            held_out | {"path": str(real), "latents": str(folder / "latents")},
-        ],
-        "autoencoder": str(models / "autoencoder"),
-        "clip_frames": 4,
-        "batch_size": 8,
-    }
-    toy["trainer"] |= {
-        "default_root_dir": str(folder / "run"),
-        "accelerator": "cpu",
-        "max_steps": 3,
-        "val_check_interval": 3,
-        "log_every_n_steps": 1,
-        "enable_progress_bar": False,
+    """What makes the project's own configuration small."""
+    held_out = {"path": str(real), "validation_split": "test", "test_split": "none", "notes": None}
+    toy = {
+        "model": {"init_args": {"actor": {"init_args": {"width": 16, "channels": 4}}}},
+        "data": {
+            "init_args": {
+                "datasets": [
+                    {"path": str(labelled)},
+                    held_out | {"split": None, "latents": str(folder / "latents")},
+                ],
+                "autoencoder": str(models / "autoencoder"),
+                "clip_frames": 4,
+                "batch_size": 8,
+            }
+        },
+        "trainer": {
+            "default_root_dir": str(folder / "run"),
+            "accelerator": "cpu",
+            "max_steps": 3,
+            "val_check_interval": 3,
+            "log_every_n_steps": 1,
+            "enable_progress_bar": False,
+        },
     }
     path = folder / "toy.yaml"
     path.write_text(yaml.safe_dump(toy))

@@ -14,8 +14,8 @@ so a stopped benchmark goes on. Writes table.json, prints a table and one JSON l
 
 With `--real-episodes 90` policies are cloned as well, and evaluated in the simulator: from ten
 episodes a task in which an expert succeeds, seen by the camera alone. Which they are is taken as
-known, whether their actions are or not. Video without actions is of no use for cloning: that way has
-no policy.
+known, whether their actions are or not. Video without actions is of no use for cloning, so that way
+has no policy.
 """
 
 import argparse

@@ -5,6 +5,7 @@ object position that follows `reset(seed=...)`, a first frame that shows it, and
 kept and restored. Tasks are registered in `__init__.py`; policies are in `metaworld_policies.py`.
 """
 
+import atexit
 import sys
 import weakref
 from collections.abc import Sequence
@@ -223,8 +224,10 @@ class MetaWorldEnv(gymnasium.Env):
             renderer = mujoco.Renderer(self._simulator.model, self.size, self.size)
         except Exception as error:  # each OpenGL library has its own kinds
             raise DependencyNotInstalled(f"{INSTALLATION} ({error})") from error
-        # Left to the interpreter's own clean-up, it comes after that of the OpenGL libraries.
+        # Left to the interpreter's own clean-up, it comes after that of the OpenGL libraries; so
+        # does a finalizer's, where somebody made the first one before these were imported.
         self._close_renderer = weakref.finalize(self, renderer.close)
+        atexit.register(self._close_renderer)
         return renderer
 
 

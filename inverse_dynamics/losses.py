@@ -77,7 +77,8 @@ def redraw_loss(
     mean (x - x_hat)^2 / mean (x - mean x)^2, where x is the frame averaged down to the size of what
     was redrawn, and mean x the batch's mean of every small pixel. It is 1 for the mean picture.
     """
-    small = F.adaptive_avg_pool2d(frames.flatten(0, 2), redrawn.shape[-2:]).view_as(redrawn)
+    size = (redrawn.shape[-2], redrawn.shape[-1])
+    small = F.adaptive_avg_pool2d(frames.flatten(0, 2), size).view_as(redrawn)
     variance = (small - small.mean((0, 1))).square().mean()
     return (small - redrawn).square().mean() / variance.clamp(min=1e-6)
 

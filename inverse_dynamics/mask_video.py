@@ -56,7 +56,7 @@ def mask(
         chosen = chosen[np.linspace(0, len(chosen) - 1, episodes).round().astype(int)]
     written = []
     for episode in chosen.tolist():
-        index = np.arange(dataset.lengths[episode])
+        index = np.arange(int(dataset.lengths[episode]))
         for view, camera in enumerate(cameras):
             frames = resize_frames(dataset.read_frames(episode, index, camera), loaded.frame_size)
             path = Path(out) / f"{episode:04d}-{loaded.cameras[view]}.mp4"

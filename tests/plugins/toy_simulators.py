@@ -1,6 +1,7 @@
 """A simulator for tests: a square to be pushed to the right edge, as gymnasium environments.
 
-`toy_simulators:toy/Left-v0` and `toy/Right-v0` differ in the side it starts at.
+`toy_simulators:toy/Left-v0` and `toy/Right-v0` differ in the side it starts at; `toy/Buttons-v0` is
+steered by a choice of buttons.
 """
 
 import gymnasium
@@ -52,6 +53,16 @@ class PushedSquare(gymnasium.Env):
         return np.array([*self.place, self.time], np.float32) / ROOM
 
 
+class Buttons(PushedSquare):
+    """The same with actions that are no Box."""
+
+    def __init__(self, render_mode: str | None = None):
+        super().__init__(render_mode=render_mode)
+        self.action_space = gymnasium.spaces.Discrete(4)
+
+
 for side in ("Left", "Right"):
     if f"toy/{side}-v0" not in registry:
         register(f"toy/{side}-v0", PushedSquare, kwargs={"side": side.lower()})
+if "toy/Buttons-v0" not in registry:
+    register("toy/Buttons-v0", Buttons)

@@ -178,7 +178,7 @@ def test_a_worker_that_fails_says_why():
     with pytest.raises(DatasetError, match="no_such_package"):
         real(env="no_such_package/Env-v0", workers=1)
     with pytest.raises(ValueError, match="not a Box"):
-        real(env="CartPole-v1")
+        real(env="toy_simulators:toy/Buttons-v0")
     with pytest.raises(ValueError, match="needs the autoencoder"):
         real(autoencoder=None)
     with pytest.raises(ValueError, match="horizon=0"):

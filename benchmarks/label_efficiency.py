@@ -20,14 +20,10 @@ has no policy.
 
 import argparse
 import json
-import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
-import yaml
-
-from video.clip_sources import ClipSource
+from public_commands import fit, python
 
 WAYS = ("labels", "video", "pseudo")
 HORIZON = "8"
@@ -94,11 +90,11 @@ def train_reader(folder: Path, share: float, options: argparse.Namespace) -> dic
     result = folder / "evaluation.json"
     if not result.exists():
         source = {"path": str(options.data), "labels": share, "drop_unlabelled": True}
-        fit("configs/idm.yaml", folder, [source], options.idm_steps, options)
+        train("configs/idm.yaml", folder, [source], options.idm_steps, options)
         model = folder / "model"
-        run("inverse_dynamics", "calibrate", model, options.validation, "--split", "validation")
+        python("inverse_dynamics", "calibrate", model, options.validation, "--split", "validation")
         arguments = ("--split", options.split, "--out", result, "--device", options.device)
-        run("inverse_dynamics", "evaluate", model, options.data, *arguments)
+        python("inverse_dynamics", "evaluate", model, options.data, *arguments)
     return json.loads(result.read_text())
 
 
@@ -112,9 +108,9 @@ def train_world_model(folder: Path, share: float, way: str, options: argparse.Na
             label(options.data, Path(data), share, options)
             label(options.videos, Path(videos), 1.0, options)
         sources = mixture(way, share, data, videos)
-        fit("configs/uwm.yaml", folder, sources, options.steps, options)
+        train("configs/uwm.yaml", folder, sources, options.steps, options)
         arguments = ("--split", options.split, "--out", result, "--device", options.device)
-        run("worldmodel", "evaluate", folder / "model", options.data, *arguments)
+        python("worldmodel", "evaluate", folder / "model", options.data, *arguments)
     figures = json.loads(result.read_text())
     return {
         "psnr": figures["psnr"][HORIZON],
@@ -150,7 +146,7 @@ def clone(folder: Path, share: float, way: str, options: argparse.Namespace) -> 
         source: dict = {"path": str(options.data), "labels": share}
         if way == "pseudo":
             source = {"path": str(folder.parent / "pseudo_data")}
-        fit(
+        train(
             "configs/behaviour_cloning.yaml",
             folder / "cloning",
             [source | DEMONSTRATIONS],
@@ -158,7 +154,7 @@ def clone(folder: Path, share: float, way: str, options: argparse.Namespace) -> 
             options,
             {"observations": ["latents"]},
         )
-        run(
+        python(
             *("policy", "evaluate", folder / "cloning" / "policy"),
             *("--config", "configs/evaluate.yaml", "--real.init_args.state", "false"),
             *("--imagined", "null", "--out", result),
@@ -170,10 +166,10 @@ def clone(folder: Path, share: float, way: str, options: argparse.Namespace) -> 
 def label(data: Path, out: Path, share: float, options: argparse.Namespace) -> None:
     """Read the actions that the share does not show; nothing to do where that is finished."""
     arguments = ("--labels", share, "--seed", options.seed, "--device", options.device)
-    run("inverse_dynamics", "label", out.parent / "idm" / "model", data, out, *arguments)
+    python("inverse_dynamics", "label", out.parent / "idm" / "model", data, out, *arguments)
 
 
-def fit(
+def train(
     config: str,
     folder: Path,
     sources: list[dict],
@@ -181,33 +177,18 @@ def fit(
     options: argparse.Namespace,
     model: dict | None = None,
 ) -> None:
-    """Train by a configuration of the project on other data; goes on with a stopped run."""
-    held_out = {"path": str(options.validation), "split": None}
-    whole = [asdict(ClipSource(**source)) for source in [*sources, held_out]]
-    changes = {
-        "seed_everything": options.seed,
-        "model": {"init_args": {"seed": options.seed} | (model or {})},
-        "data": {"init_args": {"datasets": whole, "seed": options.seed}},
-        "trainer": {"default_root_dir": str(folder), "max_steps": steps, "callbacks": None},
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    overlay = folder / "changes.yaml"
-    overlay.write_text(yaml.safe_dump(changes))
-    lightning = Path(sys.executable).with_name("lightning")
-    configs = [word for path in (config, *options.config, overlay) for word in ("-c", path)]
-    call(lightning, "fit", *configs, "--ckpt_path", "last")
-
-
-def run(package: str, *words: object) -> None:
-    """One of the packages' own commands."""
-    call(sys.executable, "-m", package, *words)
-
-
-def call(*words: object) -> None:
-    """Show a command and wait for it; what it prints goes to the error stream."""
-    command = [str(word) for word in words]
-    print("$", *command, file=sys.stderr, flush=True)
-    subprocess.run(command, check=True, stdout=sys.stderr)
+    """Train by a configuration of the project on other data."""
+    fit(
+        folder,
+        [config, *options.config],
+        {"seed": options.seed} | (model or {}),
+        {
+            "datasets": [*sources, {"path": str(options.validation), "split": None}],
+            "seed": options.seed,
+        },
+        {"max_steps": steps, "callbacks": None},
+        options.seed,
+    )
 
 
 def table(rows: list[dict]) -> str:

@@ -25,144 +25,22 @@ are used for nothing else.
 import argparse
 import json
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
+from public_commands import fit, python, write
+from refine_layout import SIZES, Run
 from refine_results import AFTER, BEFORE, TIMES, summary, table
 
 VALIDATION_SEED, ROLLOUT_SEED, EVALUATION_SEED = 200000, 600000, 500000
 VALIDATION_SHARE = 1 / 9
 EXPERTS = {"policy": ["Expert()", "Expert(noise=0.3)"]}
 """Whose successful episodes are demonstrations."""
-WEAK_DEMONSTRATIONS, WEAK_SEEDS = (1, 2, 3), (10, 11)
 ROLLOUT_NOISE = (0.0, 0.3)
-ROLLOUT_WEIGHT = 0.3
-"""Share of every batch that shows what weak policies do."""
 UNCERTAINTY_PENALTY = 0.1
-ABLATIONS = {
-    "no_anchor": {"anchor_weight": 0.0},
-    "no_penalty": {"uncertainty_penalty": 0.0},
-    "neither": {"anchor_weight": 0.0, "uncertainty_penalty": 0.0},
-}
-
-
-@dataclass(frozen=True)
-class Size:
-    """What a size consists of.
-
-    Attributes:
-        recording: configuration of the recording, which names the tasks.
-        overlays: further configurations of the world model.
-        autoencoder, world_model, heads, cloning, refinement: steps of each training.
-        rollouts: recorded episodes of each weak policy with each noise, in every task.
-        episodes: of an evaluation, in every task.
-        gate_episodes: of the gate, in all.
-        share: of the recording's episodes that is recorded.
-        num_envs: imagined episodes side by side in a refinement.
-        device: of the imagined environments.
-    """
-
-    recording: str = "configs/record.yaml"
-    overlays: tuple[str, ...] = ()
-    autoencoder: int = 2800
-    world_model: int = 4200
-    heads: int = 80
-    cloning: int = 600
-    refinement: int = 45
-    rollouts: int = 4
-    episodes: int = 100
-    gate_episodes: int = 90
-    share: float = 1.0
-    num_envs: int = 128
-    device: str = "cpu"
-
-
-SIZES = {
-    "cpu": Size(),
-    "gpu": Size(
-        recording="configs/record_world4rl.yaml",
-        overlays=("configs/size/small.yaml",),
-        world_model=12000,
-        num_envs=512,
-        device="cuda",
-    ),
-    "toy": Size(  # to see every stage run; its figures mean nothing
-        autoencoder=30,
-        world_model=30,
-        heads=4,
-        cloning=30,
-        refinement=2,
-        rollouts=1,
-        episodes=2,
-        gate_episodes=6,
-        share=0.25,
-        num_envs=12,
-    ),
-}
-
-
-class Run:
-    """A benchmark, and where in its folder everything lies.
-
-    Args:
-        size: by name.
-        out: the folder.
-        seeds: of the policies that are refined.
-        demonstrations: of each task, which those are cloned from.
-        ablation: whether they are refined in further ways.
-    """
-
-    def __init__(self, size: str, out: Path, seeds: list[int], demonstrations: int, ablation: bool):
-        self.size, self.out, self.seeds = SIZES[size], out, seeds
-        self.demonstrations = demonstrations
-        self.start = f"{demonstrations}_demonstrations"
-        self.ablations = ABLATIONS if ablation else {}
-        self.recipe = yaml.safe_load(Path(self.size.recording).read_text())
-        self.data = {name: out / "data" / name for name in ("mix", "validation", "rollouts")}
-        self.autoencoder = out / "autoencoder" / "model"
-        self.world_model = out / "uwm" / "model"
-        self.results = out / "results"
-
-    def weak(self) -> Iterator[tuple[Path, int, int]]:
-        """Folder, demonstrations and seed of every weak policy."""
-        for demonstrations in WEAK_DEMONSTRATIONS:
-            for seed in WEAK_SEEDS:
-                yield self.out / "weak" / f"{demonstrations}_seed_{seed}", demonstrations, seed
-
-    def started(self) -> Iterator[tuple[Path, int]]:
-        """Folder and seed of every policy that is refined."""
-        for seed in self.seeds:
-            yield self.out / self.start / f"seed_{seed}", seed
-
-    def evaluated(self) -> Iterator[tuple[Path, Path]]:
-        """Every run that leaves a policy, and the folder of its evaluation."""
-        for folder, _, _ in self.weak():
-            yield folder, self.results / "weak" / folder.name
-        for folder, seed in self.started():
-            for name in (BEFORE, AFTER, *self.ablations):
-                yield folder / name, self.results / self.start / f"seed_{seed}" / name
-
-    def datasets(self, *names: str) -> list[dict[str, Any]]:
-        """Recordings to train on, and the one to validate on."""
-        weights = {"mix": 1 - ROLLOUT_WEIGHT, "rollouts": ROLLOUT_WEIGHT}
-        trained_on = [{"path": str(self.data[name]), "weight": weights[name]} for name in names]
-        return [*trained_on, {"path": str(self.data["validation"]), "split": None}]
-
-    def environments(self) -> dict[str, Any]:
-        """The real and the imagined environment of the evaluation."""
-        config = yaml.safe_load(Path("configs/evaluate.yaml").read_text())
-        chosen = {name: config[name] for name in ("real", "imagined")}
-        real, imagined = (environment["init_args"] for environment in chosen.values())
-        real |= {"env": self.recipe["env"], "autoencoder": str(self.autoencoder)}
-        imagined |= {"checkpoint": str(self.world_model), "device": self.size.device}
-        real["horizon"] = imagined["horizon"] = self.recipe["length"]
-        return chosen
 
 
 def main() -> None:
@@ -310,7 +188,7 @@ def refine(run: Run) -> None:
             # the gate speaks of the clone, which is the same in all of them
             callbacks = [frozen, gate] if name == AFTER else [frozen]
             trainer = {"max_steps": run.size.refinement, "callbacks": callbacks}
-            fit(folder / name, ["configs/refine.yaml"], model, None, trainer, seed)
+            fit(folder / name, ["configs/refine.yaml"], model, {}, trainer, seed)
 
 
 def evaluate(run: Run) -> None:
@@ -381,54 +259,6 @@ def training(steps: int) -> dict[str, Any]:
 def scaled(count: int, share: float) -> int:
     """A share of some episodes, at least one."""
     return max(1, round(share * count))
-
-
-def fit(
-    folder: Path,
-    configs: list[str],
-    model: dict[str, Any],
-    data: dict[str, Any] | None,
-    trainer: dict[str, Any],
-    seed: int = 0,
-) -> None:
-    """Train by configurations of the project with changes; goes on with a stopped run.
-
-    Args:
-        folder: of the run.
-        configs: later ones win.
-        model: changes of the model's arguments.
-        data: changes of the data's, if there are any.
-        trainer: changes of the trainer's.
-        seed: of the run.
-    """
-    changes: dict[str, Any] = {
-        "seed_everything": seed,
-        "trainer": trainer | {"default_root_dir": str(folder)},
-    }
-    changes |= {"model": {"init_args": model}} if model else {}
-    changes |= {"data": {"init_args": data}} if data else {}
-    overlay = folder / "changes.yaml"
-    write(overlay, changes)
-    words = [word for path in (*configs, overlay) for word in ("-c", path)]
-    call(Path(sys.executable).with_name("lightning"), "fit", *words, "--ckpt_path", "last")
-
-
-def python(package: str, *words: object) -> None:
-    """One of the packages' own commands."""
-    call(sys.executable, "-m", package, *words)
-
-
-def call(*words: object) -> None:
-    """Show a command and wait for it; what it prints goes to the error stream."""
-    command = [str(word) for word in words]
-    print("$", *command, file=sys.stderr, flush=True)
-    subprocess.run(command, check=True, stdout=sys.stderr)
-
-
-def write(path: Path, content: dict[str, Any]) -> None:
-    """Write a YAML file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(content))
 
 
 def count_time(path: Path, stage: str, seconds: float) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from video.embodiments import joined
 from video.errors import DatasetError
 from video.muon import Muon
 from video.statistics import Normalizer
+from video.step_seeds import seed_of_step
 
 
 @dataclass
@@ -165,7 +165,7 @@ class InverseDynamicsTraining(L.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Read the clips, compare with what was recorded."""
         assert self.network is not None
-        torch.manual_seed(self._step_seed(batch_idx))  # of noise and dropout, so a run can resume
+        torch.manual_seed(seed_of_step(self.trainer, self.seed, batch_idx))  # noise and dropout
         frames = pictures_of(batch)
         share = torch.rand(len(frames), 1, 1, 1, 1, 1, device=frames.device)
         noise = self.optimization.noise * share * torch.randn_like(frames)
@@ -254,12 +254,6 @@ class InverseDynamicsTraining(L.LightningModule):
         assert own is not None
         assert self.normalizer is not None
         return self.normalizer.normalize(own.denormalize(batch["actions"]))
-
-    def _step_seed(self, batch_idx: int) -> int:
-        """A seed of the step, the same wherever a run was resumed."""
-        micro = batch_idx % self.trainer.accumulate_grad_batches
-        key = (self.seed, self.trainer.global_step, micro, self.trainer.global_rank)
-        return int(np.random.SeedSequence(key).generate_state(1)[0])
 
 
 def pictures_of(batch: dict[str, Tensor]) -> Float[Tensor, "batch frames views channels h w"]:

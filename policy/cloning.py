@@ -24,6 +24,7 @@ from policy.model import Policy
 from policy.observations import Shapes
 from video.datamodule import ClipDataModule
 from video.errors import DatasetError
+from video.step_seeds import seed_of_step
 
 
 @dataclass
@@ -128,7 +129,8 @@ class BehaviourCloning(L.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Compare the actor with the demonstrations."""
-        generator = torch.Generator(self.device).manual_seed(self._step_seed(batch_idx))
+        seed = seed_of_step(self.trainer, self.seed, batch_idx)
+        generator = torch.Generator(self.device).manual_seed(seed)
         loss = self._error(batch, generator, self.optimization.noise)
         self.log("loss", loss, prog_bar=True, sync_dist=True)
         return loss
@@ -199,12 +201,6 @@ class BehaviourCloning(L.LightningModule):
             observation, batch["actions"], batch["action_mask"], generator
         )
         return weighted_mean(error, step_weights(batch))
-
-    def _step_seed(self, batch_idx: int) -> int:
-        """A seed of the step, the same wherever a run was resumed."""
-        micro = batch_idx % self.trainer.accumulate_grad_batches
-        key = (self.seed, self.trainer.global_step, micro, self.trainer.global_rank)
-        return int(np.random.SeedSequence(key).generate_state(1)[0])
 
 
 def step_weights(batch: dict[str, Tensor]) -> Float[Tensor, "clips steps"]:

@@ -21,6 +21,7 @@ from policy.simulators import Act, Begin, Moment, Workers
 from video.autoencoder import FrameAutoencoder
 from video.errors import DatasetError
 from video.resizing import resize_frames
+from video.seeds import mixed_seed
 from video.simulators.recipe import task_name
 
 
@@ -298,7 +299,7 @@ def _simulator_seed(seed: int, episode: int) -> int:
     """The environment's own seed for its first episode, others made of it for those behind it."""
     if episode == 0:
         return seed
-    return int(np.random.SeedSequence([seed, episode]).generate_state(1)[0] % 2**31)
+    return mixed_seed(seed, episode) % 2**31
 
 
 def _row(observations: Any, index: int) -> Any:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -27,6 +26,7 @@ from policy.ppo import PPO, PPOOptions
 from policy.refinement_plot import write_curve
 from policy.rollout import Collector
 from video.errors import DatasetError
+from video.seeds import mixed_seed
 
 CURVE = {
     "success": "success",
@@ -124,7 +124,7 @@ class Refinement(L.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Collect a rollout, learn from it."""
         iteration = self.trainer.global_step
-        seed = _mixed(self.seed, iteration)
+        seed = mixed_seed(self.seed, iteration)
         generator = torch.Generator(self.device).manual_seed(seed)
         began = time.perf_counter()
         if self.restart or not self.collector.playing:
@@ -205,8 +205,3 @@ def _trainable(
             "or to policy.actors.steering.SteeringActor."
         )
     return base.requires_grad_(True)
-
-
-def _mixed(*numbers: int) -> int:
-    """A seed of several numbers."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

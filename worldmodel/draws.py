@@ -1,18 +1,15 @@
 """Random draws for the rows of a batch that do not depend on how many processes share it."""
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from video.seeds import mixed_seed
+
 
 def step_generator(seed: int, *counters: int) -> torch.Generator:
-    """The random numbers of one training step, from a run's seed and the step's number.
-
-    PyTorch's generators look at 32 bits of a seed, so all numbers are mixed into those.
-    """
-    mixed = np.random.SeedSequence((seed, *counters)).generate_state(1)[0]
-    return torch.Generator().manual_seed(int(mixed))
+    """The random numbers of one training step, from a run's seed and the step's number."""
+    return torch.Generator().manual_seed(mixed_seed(seed, *counters))
 
 
 class RowDraws:

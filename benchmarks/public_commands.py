@@ -1,0 +1,64 @@
+"""The project's own commands as stages of a benchmark, so that it does what its users do."""
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from video.clip_sources import ClipSource
+
+
+def fit(
+    folder: Path,
+    configs: Sequence[str],
+    model: Mapping[str, Any],
+    data: Mapping[str, Any],
+    trainer: Mapping[str, Any],
+    seed: int = 0,
+) -> None:
+    """Train by configurations of the project with changes; goes on with a stopped run.
+
+    Args:
+        folder: of the run; the changes are written there.
+        configs: later ones win.
+        model: changes of the model's arguments.
+        data: changes of the data's. `datasets` replace those of the configurations: a field that
+            one of them does not name has its default, whatever stood there before.
+        trainer: changes of the trainer's.
+        seed: of the run.
+    """
+    changes: dict[str, Any] = {
+        "seed_everything": seed,
+        "trainer": {**trainer, "default_root_dir": str(folder)},
+    }
+    if model:
+        changes["model"] = {"init_args": dict(model)}
+    if data:
+        whole = [asdict(ClipSource(**source)) for source in data["datasets"]]
+        changes["data"] = {"init_args": {**data, "datasets": whole}}
+    overlay = folder / "changes.yaml"
+    write(overlay, changes)
+    words = [word for path in (*configs, overlay) for word in ("-c", path)]
+    _call(Path(sys.executable).with_name("lightning"), "fit", *words, "--ckpt_path", "last")
+
+
+def python(package: str, *words: object) -> None:
+    """One of the packages' own commands."""
+    _call(sys.executable, "-m", package, *words)
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a YAML file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(dict(content)))
+
+
+def _call(*words: object) -> None:
+    """Show a command and wait for it; what it prints goes to the error stream."""
+    command = [str(word) for word in words]
+    print("$", *command, file=sys.stderr, flush=True)
+    subprocess.run(command, check=True, stdout=sys.stderr)

@@ -1,0 +1,131 @@
+"""How large `refine.py` is in each size, and where in its folder everything lies."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from refine_results import AFTER, BEFORE
+
+WEAK_DEMONSTRATIONS, WEAK_SEEDS = (1, 2, 3), (10, 11)
+ROLLOUT_WEIGHT = 0.3
+"""Share of every batch that shows what weak policies do."""
+ABLATIONS = {
+    "no_anchor": {"anchor_weight": 0.0},
+    "no_penalty": {"uncertainty_penalty": 0.0},
+    "neither": {"anchor_weight": 0.0, "uncertainty_penalty": 0.0},
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a size consists of.
+
+    Attributes:
+        recording: configuration of the recording, which names the tasks.
+        overlays: further configurations of the world model.
+        autoencoder, world_model, heads, cloning, refinement: steps of each training.
+        rollouts: recorded episodes of each weak policy with each noise, in every task.
+        episodes: of an evaluation, in every task.
+        gate_episodes: of the gate, in all.
+        share: of the recording's episodes that is recorded.
+        num_envs: imagined episodes side by side in a refinement.
+        device: of the imagined environments.
+    """
+
+    recording: str = "configs/record.yaml"
+    overlays: tuple[str, ...] = ()
+    autoencoder: int = 2800
+    world_model: int = 4200
+    heads: int = 80
+    cloning: int = 600
+    refinement: int = 45
+    rollouts: int = 4
+    episodes: int = 100
+    gate_episodes: int = 90
+    share: float = 1.0
+    num_envs: int = 128
+    device: str = "cpu"
+
+
+SIZES = {
+    "cpu": Size(),
+    "gpu": Size(
+        recording="configs/record_world4rl.yaml",
+        overlays=("configs/size/small.yaml",),
+        world_model=12000,
+        num_envs=512,
+        device="cuda",
+    ),
+    "toy": Size(  # to see every stage run; its figures mean nothing
+        autoencoder=30,
+        world_model=30,
+        heads=4,
+        cloning=30,
+        refinement=2,
+        rollouts=1,
+        episodes=2,
+        gate_episodes=6,
+        share=0.25,
+        num_envs=12,
+    ),
+}
+
+
+class Run:
+    """A benchmark, and where in its folder everything lies.
+
+    Args:
+        size: by name.
+        out: the folder.
+        seeds: of the policies that are refined.
+        demonstrations: of each task, which those are cloned from.
+        ablation: whether they are refined in further ways.
+    """
+
+    def __init__(self, size: str, out: Path, seeds: list[int], demonstrations: int, ablation: bool):
+        self.size, self.out, self.seeds = SIZES[size], out, seeds
+        self.demonstrations = demonstrations
+        self.start = f"{demonstrations}_demonstrations"
+        self.ablations = ABLATIONS if ablation else {}
+        self.recipe = yaml.safe_load(Path(self.size.recording).read_text())
+        self.data = {name: out / "data" / name for name in ("mix", "validation", "rollouts")}
+        self.autoencoder = out / "autoencoder" / "model"
+        self.world_model = out / "uwm" / "model"
+        self.results = out / "results"
+
+    def weak(self) -> Iterator[tuple[Path, int, int]]:
+        """Folder, demonstrations and seed of every weak policy."""
+        for demonstrations in WEAK_DEMONSTRATIONS:
+            for seed in WEAK_SEEDS:
+                yield self.out / "weak" / f"{demonstrations}_seed_{seed}", demonstrations, seed
+
+    def started(self) -> Iterator[tuple[Path, int]]:
+        """Folder and seed of every policy that is refined."""
+        for seed in self.seeds:
+            yield self.out / self.start / f"seed_{seed}", seed
+
+    def evaluated(self) -> Iterator[tuple[Path, Path]]:
+        """Every run that leaves a policy, and the folder of its evaluation."""
+        for folder, _, _ in self.weak():
+            yield folder, self.results / "weak" / folder.name
+        for folder, seed in self.started():
+            for name in (BEFORE, AFTER, *self.ablations):
+                yield folder / name, self.results / self.start / f"seed_{seed}" / name
+
+    def datasets(self, *names: str) -> list[dict[str, Any]]:
+        """Recordings to train on, and the one to validate on."""
+        weights = {"mix": 1 - ROLLOUT_WEIGHT, "rollouts": ROLLOUT_WEIGHT}
+        trained_on = [{"path": str(self.data[name]), "weight": weights[name]} for name in names]
+        return [*trained_on, {"path": str(self.data["validation"]), "split": None}]
+
+    def environments(self) -> dict[str, Any]:
+        """The real and the imagined environment of the evaluation."""
+        config = yaml.safe_load(Path("configs/evaluate.yaml").read_text())
+        chosen = {name: config[name] for name in ("real", "imagined")}
+        real, imagined = (environment["init_args"] for environment in chosen.values())
+        real |= {"env": self.recipe["env"], "autoencoder": str(self.autoencoder)}
+        imagined |= {"checkpoint": str(self.world_model), "device": self.size.device}
+        real["horizon"] = imagined["horizon"] = self.recipe["length"]
+        return chosen

@@ -28,6 +28,12 @@ _EMPTY_LINES = (
     "- Expected a <class 'NoneType'>",
     "Given value type:",
     "Given value:",
+    "Not a valid subclass of",
+    "Subclass types expect one of:",
+    "a class path (str)",
+    "a dict with class_path entry",
+    "a dict without class_path but with init_args entry",
+    "a dict with parameters accepted by the base class",
 )
 
 
@@ -97,7 +103,9 @@ def run_commands(
 def explained(*kinds: type[Exception]) -> Iterator[None]:
     """Turn errors that the user can mend into one readable message and exit code 1.
 
-    Where nobody reads the output any more, as behind `| head`, it ends without a message.
+    A DatasetError behind another error counts, too: jsonargparse raises one of its own where an
+    object that the command line describes cannot be made. Where nobody reads the output any more,
+    as behind `| head`, it ends without a message.
 
     Args:
         kinds: the exceptions to explain; DatasetError and OSError by default.
@@ -108,7 +116,10 @@ def explained(*kinds: type[Exception]) -> Iterator[None]:
     kinds = kinds or (DatasetError, OSError)
     try:
         yield
-    except kinds as error:
+    except Exception as raised:
+        error = raised if isinstance(raised, kinds) else _dataset_error_behind(raised)
+        if error is None:
+            raise
         if isinstance(error, BrokenPipeError) and _reader_left("\n"):
             raise SystemExit(READER_LEFT) from error
         if _debugging():
@@ -118,6 +129,13 @@ def explained(*kinds: type[Exception]) -> Iterator[None]:
         raise SystemExit(1) from error
     finally:
         _reader_left()  # Python itself would complain, at its end, of what it could not write
+
+
+def _dataset_error_behind(error: BaseException | None) -> DatasetError | None:
+    """The first one among the causes of an error."""
+    while error is not None and not isinstance(error, DatasetError):
+        error = error.__cause__
+    return error
 
 
 def _reader_left(last_words: str = "") -> bool:

@@ -28,8 +28,26 @@ def open_data(path: Path) -> None:
     raise DatasetError(f"{path} is empty.\nRecord something first.")
 
 
+class Machine:
+    """A machine.
+
+    Args:
+        wheels: how many.
+    """
+
+    def __init__(self, wheels: int = 4):
+        if wheels < 0:
+            raise DatasetError(f"{wheels} wheels cannot be. Give it four.")
+        if wheels > 9:
+            raise RuntimeError("a mistake of ours")
+
+
+def drive(machine: Machine | None = None) -> None:
+    """Drive a machine that the command line describes."""
+
+
 def run(*words):
-    return run_commands([double, open_data], "python -m toy", words)
+    return run_commands([double, open_data, drive], "python -m toy", words)
 
 
 def refused(capsys, *words):
@@ -55,6 +73,15 @@ def test_unusable_data_is_a_message_and_not_a_traceback(capsys):
     assert code == 1
 
 
+def test_an_object_that_cannot_be_made_is_a_message_too(capsys):
+    run("drive", "--machine.wheels", "3")
+    error, code = refused(capsys, "drive", "--machine.wheels", "-1")
+    assert error == "DatasetError: -1 wheels cannot be. Give it four.\n"
+    assert code == 1
+    with pytest.raises(Exception, match="a mistake of ours"):
+        run("drive", "--machine.wheels", "10")
+
+
 def test_a_missing_file_is_a_message_too(capsys):
     error, code = refused(capsys, "open_data", "missing")
     assert error == "error: [Errno 2] No such file or directory: 'missing'\n"
@@ -67,7 +94,7 @@ def test_a_missing_file_is_a_message_too(capsys):
         (["double", "four"], "Expected a <class 'int'>. Got value: four"),
         (["double"], "required: number"),
         (["double", "4", "--nmae", "y"], "unrecognized arguments: --nmae"),
-        (["duoble", "4"], "invalid choice: 'duoble' (choose from 'double', 'open_data')"),
+        (["duoble", "4"], "invalid choice: 'duoble' (choose from 'double', 'open_data', 'drive')"),
         ([], 'expected "subcommand" to be one of'),
     ],
 )

@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from video.checkpoints import LastCheckpoint
 from video.errors import DatasetError
 from video.front_door import ShortErrors, explained
+from video.precision import precision_for
 from video.progress import MetricsFile, TrainingBar
 
 # Harmless for what this project does, and nothing a user could act on: regular expressions that the
@@ -95,6 +96,10 @@ class CommandLine(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer, with checkpoints, metrics file and progress bar unless given."""
         config = self._get(self.config_init, "trainer")
+        precision = precision_for(config["accelerator"], config["precision"])
+        if precision != config["precision"]:
+            kwargs["precision"] = precision
+            print(f"{config['precision']} is slow on this processor: training in {precision}")
         folder = Path(config["default_root_dir"])
         callbacks = []
         if config["enable_checkpointing"] is not False and not config["barebones"]:

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from video.precision import is_bfloat16_fast
+
 
 class Muon(torch.optim.Optimizer):
     """Orthogonalised momentum for weight matrices, Adam for biases, gains and all other vectors.
@@ -98,11 +100,11 @@ def orthogonalize(
 ) -> Float[Tensor, "n rows columns"]:
     """About U V^T of every matrix U S V^T: all its singular values between 0.7 and 1.2.
 
-    Newton-Schulz iteration X <- a X + (b A + c A A) X with A = X X^T, in bfloat16, from X scaled to
-    Frobenius norm 1, with (a, b, c) = (3.4445, -4.7750, 2.0315).
+    Newton-Schulz iteration X <- a X + (b A + c A A) X with A = X X^T, in bfloat16 where that is
+    fast, from X scaled to Frobenius norm 1, with (a, b, c) = (3.4445, -4.7750, 2.0315).
     """
     wide = matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mT
-    x = wide.bfloat16()
+    x = wide.bfloat16() if is_bfloat16_fast(wide.device) else wide
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
     for _ in range(iterations):
         a = x @ x.mT

@@ -4,13 +4,13 @@
 
     record       the expert, its near misses and play, in every task of the size
     autoencoder  frames to latents
-    weak         weak policies, cloned from few demonstrations
+    clone        weak policies from few demonstrations, for every seed
     rollouts     what they do, with and without noise: failures of the kind to be judged
     world_model  on both recordings
     heads        reward, success, state and uncertainty, on both
-    clone        the policies to be refined, one for every seed
-    refine       them, by PPO inside the frozen world model, behind the gate
+    refine       the clones, by PPO inside the frozen world model, behind the gate
     evaluate     all policies, imagined and real, before and after, on the same episodes
+    simulator    the same PPO in the simulator: what does the gain cost there?
     compare      imagined with real success over all of them
 
 Every stage is made of the project's public commands and leaves files in a folder of its own; what
@@ -18,8 +18,8 @@ is there is not done again, so a stopped benchmark goes on, and `--only` can spr
 machines. `OUT/results` gets curves, videos and a result.json, which is also the last line printed.
 
 Seeds of episodes, none of which is in two of these: the recording's own from 0 on, validation from
-200000, rollouts of weak policies from 600000, the gate's from 900000, evaluation from 500000, which
-are used for nothing else.
+200000, rollouts of the clones from 600000, the exploitation curve's from 800000, the gate's from
+900000, evaluation from 500000, which are used for nothing else.
 """
 
 import argparse
@@ -32,8 +32,8 @@ from pathlib import Path
 from typing import Any
 
 from public_commands import fit, python, write
-from refine_layout import SIZES, Run
-from refine_results import AFTER, BEFORE, TIMES, summary, table
+from refine_layout import DEMONSTRATIONS, SIZES, Run
+from refine_results import AFTER, BEFORE, SIMULATOR, TIMES, summary, table
 
 VALIDATION_SEED, ROLLOUT_SEED, EVALUATION_SEED = 200000, 600000, 500000
 VALIDATION_SHARE = 1 / 9
@@ -53,20 +53,37 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/refine_benchmark"))
     parser.add_argument("--only", choices=STAGES, nargs="+", default=list(STAGES), metavar="STAGE")
     parser.add_argument(
-        "--demonstrations", type=int, default=3, help="of each task, to clone the policies from"
+        "--demonstrations",
+        type=int,
+        choices=DEMONSTRATIONS,
+        default=DEMONSTRATIONS[0],
+        help="of each task, which the policies that are refined were cloned from",
     )
     parser.add_argument(
         "--ablation", action="store_true", help="refine without anchor, penalty, and both, too"
     )
+    parser.add_argument(
+        "--simulator-iterations",
+        type=int,
+        default=0,
+        help="of the same PPO in the simulator, from the first seed's clone; 0: leave it out",
+    )
     options = parser.parse_args()
-    run = Run(options.size, options.out, options.seeds, options.demonstrations, options.ablation)
+    run = Run(
+        options.size,
+        options.out,
+        options.seeds,
+        options.demonstrations,
+        options.ablation,
+        options.simulator_iterations,
+    )
     for name in options.only:
         began = time.monotonic()
         STAGES[name](run)
         count_time(run.out / TIMES, name, time.monotonic() - began)
     if "compare" in options.only:
         result = {"size": options.size}
-        result |= summary(run.out, run.start, run.seeds, list(run.ablations))
+        result |= summary(run)
         (run.results / run.start / "result.json").write_text(json.dumps(result, indent=2) + "\n")
         print(table(result), file=sys.stderr)
         print(json.dumps(result))
@@ -93,34 +110,32 @@ def train_autoencoder(run: Run) -> None:
         fit(run.autoencoder.parent, ["configs/autoencoder.yaml"], {}, data, trainer)
 
 
-def clone_weak(run: Run) -> None:
+def clone_all(run: Run) -> None:
     """Clone policies that fail now and then, each in its own way."""
-    for folder, demonstrations, seed in run.weak():
+    for folder, demonstrations, seed in run.clones():
         clone(run, folder, demonstrations, seed)
 
 
 def record_rollouts(run: Run) -> None:
-    """Record what the weak policies do."""
+    """Record what the clones do."""
     sources = []
-    for folder, _, _ in run.weak():
+    episodes = {"train": run.size.rollouts, "validation": scaled(run.size.rollouts, 1 / 3)}
+    for folder, demonstrations, seed in run.clones():
         for noise in ROLLOUT_NOISE:
             arguments = {"path": str(folder / "policy"), "autoencoder": str(run.autoencoder)}
             policy = {
                 "class_path": "policy.recording.SavedPolicy",
                 "init_args": arguments | {"noise": noise},
             }
-            label = f"{folder.name}, noise {noise:g}"
-            sources.append({"policy": policy, "episodes": run.size.rollouts, "label": label})
+            label = f"{demonstrations} demonstrations, seed {seed}, noise {noise:g}"
+            sources.append({"policy": policy, "episodes": episodes, "label": label})
     record_into(run, "rollouts", sources, ROLLOUT_SEED)
 
 
 def train_world_model(run: Run) -> None:
     """Learn from both recordings what actions lead to."""
     if not run.world_model.exists():
-        report = {
-            "class_path": "worldmodel.report.RolloutReport",
-            "init_args": {"data": str(run.data["mix"])},
-        }
+        report = callback("worldmodel.report.RolloutReport", data=str(run.data["mix"]))
         fit(
             run.world_model.parent,
             ["configs/uwm.yaml", *run.size.overlays],
@@ -134,10 +149,8 @@ def train_heads(run: Run) -> None:
     """Learn from both recordings to judge what the world model imagines."""
     if not (run.world_model / "heads").exists():
         model = {"world_model": str(run.world_model)}
-        report = {
-            "class_path": "worldmodel.heads_report.HeadsReport",
-            "init_args": model | {"data": str(run.data["mix"])},
-        }
+        data = str(run.data["mix"])
+        report = callback("worldmodel.heads_report.HeadsReport", **model, data=data)
         fit(
             run.out / "heads",
             ["configs/reward.yaml"],
@@ -147,26 +160,22 @@ def train_heads(run: Run) -> None:
         )
 
 
-def clone_starts(run: Run) -> None:
-    """Clone the policies that will be refined."""
-    for folder, seed in run.started():
-        clone(run, folder / BEFORE, run.demonstrations, seed)
-
-
 def refine(run: Run) -> None:
     """Refine every clone inside the frozen world model."""
-    frozen = {
-        "class_path": "policy.frozen.FrozenFolder",
-        "init_args": {"folder": str(run.world_model)},
-    }
-    gate = {
-        "class_path": "policy.gate.Gate",
-        "init_args": {
-            "failures": str(run.data["validation"]),
-            "real_environment": run.environments()["real"],
-            "episodes": run.size.gate_episodes,
-        },
-    }
+    real = run.environments()["real"]
+    frozen = callback("policy.frozen.FrozenFolder", folder=str(run.world_model))
+    gate = callback(
+        "policy.gate.Gate",
+        failures=str(run.data["rollouts"]),
+        real_environment=real,
+        episodes=run.size.gate_episodes,
+    )
+    curve = callback(
+        "policy.exploitation.ExploitationCurve",
+        real_environment=real,
+        every=run.every,
+        episodes=run.size.curve_episodes,
+    )
     environment = {
         "checkpoint": str(run.world_model),
         "contexts": str(run.data["mix"]),
@@ -176,32 +185,64 @@ def refine(run: Run) -> None:
     }
     for folder, seed in run.started():
         for name, changes in {AFTER: {}, **run.ablations}.items():
-            if (folder / name / "policy").exists():
-                continue
-            model = {
-                "policy": str(folder / BEFORE / "policy"),
-                "environment": {"init_args": environment},
-                "steps": run.recipe["length"] // 4,
-                "ppo": {"uncertainty_penalty": UNCERTAINTY_PENALTY} | changes,
-                "seed": seed,
-            }
             # the gate speaks of the clone, which is the same in all of them
-            callbacks = [frozen, gate] if name == AFTER else [frozen]
-            trainer = {"max_steps": run.size.refinement, "callbacks": callbacks}
-            fit(folder / name, ["configs/refine.yaml"], model, {}, trainer, seed)
+            callbacks = [frozen, gate, curve] if name == AFTER else [frozen]
+            steps = run.size.refinement
+            ppo(run, folder, name, seed, {"init_args": environment}, changes, callbacks, steps)
+
+
+def refine_in_simulator(run: Run) -> None:
+    """Refine the first seed's clone by the same PPO in the simulator, and look at it on the way."""
+    if not run.simulator_iterations:
+        return
+    folder, seed = next(iter(run.started()))
+    environment = run.environments()["real"]
+    changes = {"num_envs": run.size.num_envs, "autoreset_mode": "same_step", "render_mode": None}
+    environment["init_args"] |= changes
+    callbacks = [callback("policy.snapshots.Snapshots", every=run.every)]
+    ppo(run, folder, SIMULATOR, seed, environment, {}, callbacks, run.simulator_iterations)
+    for snapshot in sorted((folder / SIMULATOR / "snapshots").iterdir()):
+        out = snapshot / "evaluation.json"
+        if not out.exists():
+            arguments = ("--config", evaluation(run), "--imagined", "null", "--out", out)
+            python("policy", "evaluate", snapshot / "policy", *arguments)
+
+
+def ppo(
+    run: Run,
+    folder: Path,
+    name: str,
+    seed: int,
+    environment: dict[str, Any],
+    changes: dict[str, Any],
+    callbacks: list[dict[str, Any]],
+    iterations: int,
+) -> None:
+    """Refine the clone in a folder, in an environment, with changed options of PPO."""
+    if not (folder / name / "policy").exists():
+        model = {
+            "policy": str(folder / BEFORE / "policy"),
+            "environment": environment,
+            "steps": run.recipe["length"] // 4,
+            "ppo": {"uncertainty_penalty": UNCERTAINTY_PENALTY} | changes,
+            "seed": seed,
+        }
+        trainer = {"max_steps": iterations, "callbacks": callbacks}
+        fit(folder / name, ["configs/refine.yaml"], model, {}, trainer, seed)
 
 
 def evaluate(run: Run) -> None:
     """Play the same episodes with every policy, imagined and real."""
-    config = run.out / "evaluate.yaml"
-    episodes = run.size.episodes * len(run.recipe["env"])
-    write(config, run.environments() | {"episodes": episodes, "seed": EVALUATION_SEED})
     for folder, results in run.evaluated():
         out = results / "evaluation.json"
         if not out.exists():
-            python("policy", "evaluate", folder / "policy", "--config", config, "--out", out)
-        if (folder / "refinement.png").exists():
-            shutil.copy(folder / "refinement.png", results)
+            python(
+                *("policy", "evaluate", folder / "policy"),
+                *("--config", evaluation(run), "--out", out),
+            )
+        for name in ("refinement.png", "exploitation.png", "exploitation.csv"):
+            if (folder / name).exists():
+                shutil.copy(folder / name, results)
 
 
 def compare(run: Run) -> None:
@@ -216,13 +257,13 @@ def compare(run: Run) -> None:
 STAGES: dict[str, Callable[[Run], None]] = {
     "record": record,
     "autoencoder": train_autoencoder,
-    "weak": clone_weak,
+    "clone": clone_all,
     "rollouts": record_rollouts,
     "world_model": train_world_model,
     "heads": train_heads,
-    "clone": clone_starts,
     "refine": refine,
     "evaluate": evaluate,
+    "simulator": refine_in_simulator,
     "compare": compare,
 }
 
@@ -245,6 +286,19 @@ def clone(run: Run, folder: Path, demonstrations: int, seed: int) -> None:
         data = {"datasets": datasets, "autoencoder": str(run.autoencoder), "seed": seed}
         trainer = training(run.size.cloning)
         fit(folder, ["configs/behaviour_cloning.yaml"], {"seed": seed}, data, trainer, seed)
+
+
+def evaluation(run: Run) -> Path:
+    """The configuration of all evaluations."""
+    config = run.out / "evaluate.yaml"
+    episodes = run.size.episodes * len(run.recipe["env"])
+    write(config, run.environments() | {"episodes": episodes, "seed": EVALUATION_SEED})
+    return config
+
+
+def callback(class_path: str, **init_args: Any) -> dict[str, Any]:
+    """A callback as YAML describes it."""
+    return {"class_path": class_path, "init_args": init_args}
 
 
 def training(steps: int) -> dict[str, Any]:

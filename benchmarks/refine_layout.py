@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from refine_results import AFTER, BEFORE
 
-WEAK_DEMONSTRATIONS, WEAK_SEEDS = (1, 2, 3), (10, 11)
-ROLLOUT_WEIGHT = 0.3
-"""Share of every batch that shows what weak policies do."""
+AFTER, BEFORE, SIMULATOR = "after", "before", "simulator"
+TIMES = "times.json"
+
+DEMONSTRATIONS = (2, 1)
+"""Of each task, which policies are cloned from: a mediocre start, and a harder one."""
+ROLLOUT_WEIGHT = 0.4
+"""Share of every batch that shows what those policies do."""
 ABLATIONS = {
     "no_anchor": {"anchor_weight": 0.0},
     "no_penalty": {"uncertainty_penalty": 0.0},
@@ -26,9 +29,11 @@ class Size:
         recording: configuration of the recording, which names the tasks.
         overlays: further configurations of the world model.
         autoencoder, world_model, heads, cloning, refinement: steps of each training.
-        rollouts: recorded episodes of each weak policy with each noise, in every task.
+        rollouts: recorded episodes of each cloned policy with each noise, in every task; a third
+            as many are kept for the gate.
         episodes: of an evaluation, in every task.
         gate_episodes: of the gate, in all.
+        curve_episodes: of every snapshot of a refinement, in all.
         share: of the recording's episodes that is recorded.
         num_envs: imagined episodes side by side in a refinement.
         device: of the imagined environments.
@@ -41,10 +46,11 @@ class Size:
     heads: int = 80
     cloning: int = 600
     refinement: int = 45
-    rollouts: int = 4
+    rollouts: int = 6
     episodes: int = 100
     gate_episodes: int = 90
-    share: float = 1.0
+    curve_episodes: int = 60
+    share: float = 0.6
     num_envs: int = 128
     device: str = "cpu"
 
@@ -54,6 +60,7 @@ SIZES = {
     "gpu": Size(
         recording="configs/record_world4rl.yaml",
         overlays=("configs/size/small.yaml",),
+        share=1.0,
         world_model=12000,
         num_envs=512,
         device="cuda",
@@ -67,6 +74,7 @@ SIZES = {
         rollouts=1,
         episodes=2,
         gate_episodes=6,
+        curve_episodes=6,
         share=0.25,
         num_envs=12,
     ),
@@ -80,12 +88,22 @@ class Run:
         size: by name.
         out: the folder.
         seeds: of the policies that are refined.
-        demonstrations: of each task, which those are cloned from.
+        demonstrations: of each task, which the ones that are refined were cloned from.
         ablation: whether they are refined in further ways.
+        simulator_iterations: of the same PPO in the simulator.
     """
 
-    def __init__(self, size: str, out: Path, seeds: list[int], demonstrations: int, ablation: bool):
+    def __init__(
+        self,
+        size: str,
+        out: Path,
+        seeds: list[int],
+        demonstrations: int,
+        ablation: bool,
+        simulator_iterations: int,
+    ):
         self.size, self.out, self.seeds = SIZES[size], out, seeds
+        self.simulator_iterations = simulator_iterations
         self.demonstrations = demonstrations
         self.start = f"{demonstrations}_demonstrations"
         self.ablations = ABLATIONS if ablation else {}
@@ -95,11 +113,17 @@ class Run:
         self.world_model = out / "uwm" / "model"
         self.results = out / "results"
 
-    def weak(self) -> Iterator[tuple[Path, int, int]]:
-        """Folder, demonstrations and seed of every weak policy."""
-        for demonstrations in WEAK_DEMONSTRATIONS:
-            for seed in WEAK_SEEDS:
-                yield self.out / "weak" / f"{demonstrations}_seed_{seed}", demonstrations, seed
+    @property
+    def every(self) -> int:
+        """Iterations between two looks at a refinement."""
+        return max(1, self.size.refinement // 3)
+
+    def clones(self) -> Iterator[tuple[Path, int, int]]:
+        """Folder, demonstrations and seed of every policy that is cloned."""
+        for demonstrations in DEMONSTRATIONS:
+            for seed in self.seeds:
+                start = self.out / f"{demonstrations}_demonstrations"
+                yield start / f"seed_{seed}" / BEFORE, demonstrations, seed
 
     def started(self) -> Iterator[tuple[Path, int]]:
         """Folder and seed of every policy that is refined."""
@@ -107,9 +131,7 @@ class Run:
             yield self.out / self.start / f"seed_{seed}", seed
 
     def evaluated(self) -> Iterator[tuple[Path, Path]]:
-        """Every run that leaves a policy, and the folder of its evaluation."""
-        for folder, _, _ in self.weak():
-            yield folder, self.results / "weak" / folder.name
+        """Every run that leaves a policy from this start, and the folder of its evaluation."""
         for folder, seed in self.started():
             for name in (BEFORE, AFTER, *self.ablations):
                 yield folder / name, self.results / self.start / f"seed_{seed}" / name

@@ -5,43 +5,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from refine_layout import AFTER, BEFORE, SIMULATOR, TIMES, Run
 
 from policy.evaluate import IMAGINED, REAL
 from policy.intervals import fixed_and_broken, wilson
 
-BEFORE, AFTER = "before", "after"
-TIMES = "times.json"
 
-
-def summary(out: Path, start: str, seeds: list[int], ablations: list[str]) -> dict[str, Any]:
-    """All figures: over the seeds together, by task, by seed, and what the world model is worth.
-
-    Args:
-        out: the benchmark's folder.
-        start: what of its folders are the runs from the same start.
-        seeds: of those runs.
-        ablations: names of further refinements of each.
-    """
+def summary(run: Run) -> dict[str, Any]:
+    """All figures: over the seeds together, by task, by seed, and what the world model is worth."""
 
     def evaluations(name: str) -> list[dict[str, Any]]:
-        folders = [out / "results" / start / f"seed_{seed}" / name for seed in seeds]
+        folders = [run.results / run.start / f"seed_{seed}" / name for seed in run.seeds]
         return [_read(folder / "evaluation.json") for folder in folders]
 
     before, after = evaluations(BEFORE), evaluations(AFTER)
-    refined = [out / start / f"seed_{seed}" / AFTER for seed in seeds]
-    each = zip(seeds, before, after, strict=True)
+    refined = [folder / AFTER for folder, _ in run.started()]
+    each = zip(run.seeds, before, after, strict=True)
     tasks = sorted(before[0][REAL]["tasks"])
-    compared = _read(out / "results" / "comparison.json")
-    seconds = _read(out / TIMES)
+    compared = _read(run.results / "comparison.json")
+    seconds = _read(run.out / TIMES)
     return {
-        "start": start,
-        "seeds": seeds,
+        "start": run.start,
+        "seeds": run.seeds,
         "evaluation_seed": before[0]["seed"],
         **figures(before, after),
         "tasks": {task: figures(before, after, task) for task in tasks},
         "by_seed": {str(seed): figures([was], [now]) for seed, was, now in each},
-        "ablation": {name: figures(before, evaluations(name)) for name in ablations},
+        "ablation": {name: figures(before, evaluations(name)) for name in run.ablations},
         "gate": [_read(folder / "gate.json") for folder in refined],
+        "exploitation": exploitation(refined),
+        "simulator": in_simulator(run),
         "imagined_against_real": {
             "policies": len(compared["policies"]),
             "pearson": compared["all"]["pearson"],
@@ -51,6 +44,30 @@ def summary(out: Path, start: str, seeds: list[int], ablations: list[str]) -> di
         "wall_minutes": round(sum(seconds.values()) / 60, 2),
         "wall_minutes_by_stage": {name: round(value / 60, 2) for name, value in seconds.items()},
     }
+
+
+def exploitation(refined: list[Path]) -> list[dict[str, float]]:
+    """Imagined and real success along the refinements, means over the seeds."""
+    tables = [_table(folder / "exploitation.csv") for folder in refined]
+    names = tables[0].dtype.names or ()
+    return [
+        {name: float(np.mean([table[name][row] for table in tables])) for name in names}
+        for row in range(len(tables[0]))
+    ]
+
+
+def in_simulator(run: Run) -> list[dict[str, float]]:
+    """Real success along a refinement in the simulator; nothing where there was none."""
+    folder, _ = next(iter(run.started()))
+    cost = run.size.num_envs * run.recipe["length"]
+    return [
+        {
+            "step": int(snapshot.name),
+            "environment_steps": cost * int(snapshot.name),
+            REAL: _read(snapshot / "evaluation.json")[REAL]["success"],
+        }
+        for snapshot in sorted((folder / SIMULATOR).glob("snapshots/*"))
+    ]
 
 
 def figures(
@@ -91,6 +108,12 @@ def table(result: dict[str, Any]) -> str:
         )
         counts = f"{row['fixed']:>7}{row['broken']:>8}{row['episodes']:>10}"
         lines.append(f"{name[:25]:<26}{rates}{counts}")
+    for name in ("exploitation", "simulator"):
+        for row in result[name]:
+            imagined = f", imagined {row[IMAGINED]:.0%}" if IMAGINED in row else ""
+            lines.append(
+                f"{name}, {row['environment_steps']:.0f} steps: real {row[REAL]:.0%}{imagined}"
+            )
     lines.append(
         "Imagined steps/s: {imagined_steps_per_second:.0f}; minutes: {wall_minutes}, of which "
         "{wall_minutes_by_stage}".format(**result)
@@ -100,8 +123,11 @@ def table(result: dict[str, Any]) -> str:
 
 def _speed(run: Path) -> float:
     """Imagined steps a second of a refinement, by its metrics."""
-    rows = np.genfromtxt(run / "metrics.csv", delimiter=",", names=True)
-    return float(np.nanmean(rows["steps_per_second"]))
+    return float(np.nanmean(_table(run / "metrics.csv")["steps_per_second"]))
+
+
+def _table(path: Path) -> np.ndarray:
+    return np.atleast_1d(np.genfromtxt(path, delimiter=",", names=True))
 
 
 def _read(path: Path) -> dict[str, Any]:

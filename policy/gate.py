@@ -5,7 +5,7 @@ in imagination, stay failures? And does the policy succeed there as often as it 
 RL finds whatever the imagination gets wrong in its favour.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -104,8 +104,9 @@ class Gate(L.Callback):
         tasks: of these tasks only.
         most_false: share of the replayed failures that may become successes.
         real_success: of the policy, if it was measured before.
-        real_environment: where to measure it otherwise; made with `render_mode="rgb_array"`, the
-            imagined episodes begin where the real ones do.
+        real_environment: makes the one to measure it in otherwise; with `render_mode="rgb_array"`
+            the imagined episodes begin where the real ones do. Where there is no simulator, a
+            warning says so, and the second question stays open.
         tolerance: difference between imagined and real success that passes.
         episodes: of the policy in each environment.
         seed: of the first of them.
@@ -122,7 +123,7 @@ class Gate(L.Callback):
         tasks: list[str] | None = None,
         most_false: float = 0.1,
         real_success: float | None = None,
-        real_environment: VectorEnv | None = None,
+        real_environment: Callable[[], VectorEnv] | None = None,
         tolerance: float = 0.15,
         episodes: int = 128,
         seed: int = 900000,
@@ -156,11 +157,14 @@ class Gate(L.Callback):
         """
         recordings = failed_recordings(self.dataset, self.split, self.tasks)
         false = replayed_successes(environment, recordings)
-        real = self.real_success
-        if self.real_environment is not None:
-            both = {REAL: self.real_environment, IMAGINED: environment}
-            played = play_everywhere(policy, both, self.seeds)
-            real = float(np.mean([episode.success for episode in played[REAL].episodes]))
+        known, simulator = self.real_success, self._simulator()
+        if simulator is not None:
+            try:
+                both = {REAL: simulator, IMAGINED: environment}
+                played = play_everywhere(policy, both, self.seeds)
+            finally:
+                simulator.close()
+            known = float(np.mean([episode.success for episode in played[REAL].episodes]))
             episodes = played[IMAGINED].episodes
         else:
             episodes = play(policy, environment, self.seeds).episodes
@@ -169,9 +173,19 @@ class Gate(L.Callback):
             false_successes=int(false.sum()),
             most_false=self.most_false,
             imagined_success=float(np.mean([episode.success for episode in episodes])),
-            real_success=real,
+            real_success=known,
             tolerance=self.tolerance,
         )
+
+    def _simulator(self) -> VectorEnv | None:
+        """The real environment, if it is wanted and there."""
+        if self.real_environment is None or self.real_success is not None:
+            return None
+        try:
+            return self.real_environment()
+        except DatasetError as error:
+            rank_zero_warn(f"the gate does not know how the policy does in reality: {error}")
+            return None
 
 
 def failed_recordings(

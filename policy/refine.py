@@ -101,6 +101,11 @@ class Refinement(L.LightningModule):
             environment, trained, self.cloned.action_normalizer, uncertainty_limit
         )
 
+    @property
+    def steps_per_iteration(self) -> int:
+        """Steps of the environments, that is actions, in one rollout."""
+        return self.environment.num_envs * self.steps * self.cloned.chunk
+
     def on_fit_start(self) -> None:
         """Bring what is no part of this module to where the actor is.
 

@@ -113,10 +113,21 @@ def small_gate(dataset, **options):
 def test_the_policy_is_tried_here_and_there(tiny_dataset):
     env = imagined(4, reward=success_at(1, 1, 1, 0), horizon=3, autoreset_mode="same_step")
     real = imagined(4, reward=success_at(1, 0, 0, 0), horizon=3, autoreset_mode="same_step")
-    found = small_gate(tiny_dataset, real_environment=real).try_out(Still(), env)
+    found = small_gate(tiny_dataset, real_environment=lambda: real).try_out(Still(), env)
     assert (found.failures, found.false_successes) == (1, 1)
     assert (found.imagined_success, found.real_success) == (0.75, 0.25)
     assert len(found.problems) == 2
+
+
+def test_without_a_simulator_one_question_stays_open(tiny_dataset):
+    def missing():
+        raise DatasetError("metaworld cannot be made")
+
+    env = imagined(4, reward=success_at(0, 0, 0, 0), horizon=3, autoreset_mode="same_step")
+    with pytest.warns(UserWarning, match="reality: metaworld cannot be made"):
+        found = small_gate(tiny_dataset, real_environment=missing).try_out(Still(), env)
+    assert found.real_success is None
+    assert found.problems == []
 
 
 def test_a_run_begins_with_the_verdict(tiny_dataset, tmp_path, monkeypatch):

@@ -178,7 +178,7 @@ def refine(run: Run) -> None:
     )
     environment = {
         "checkpoint": str(run.world_model),
-        "contexts": str(run.data["mix"]),
+        "contexts": [str(run.data[name]) for name in ("mix", "rollouts")],
         "horizon": run.recipe["length"],
         "num_envs": run.size.num_envs,
         "device": run.size.device,

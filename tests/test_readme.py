@@ -98,6 +98,7 @@ def test_the_two_commands_are_there():
     assert {"pip install -e .", "lightning fit -c configs/uwm.yaml", "pytest"} <= set(commands())
 
 
+@pytest.mark.filterwarnings("ignore:the gate does not know how")  # where there is no simulator
 @pytest.mark.parametrize("config", TRAINED, ids=lambda path: path.stem)
 def test_every_configuration_can_train(config, tmp_path):
     needs = yaml.safe_load(config.read_text())["model"]["init_args"]

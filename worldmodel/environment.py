@@ -21,13 +21,12 @@ from torch import Tensor
 
 from video.action_model import ActionModel
 from worldmodel import rows
-from worldmodel.contexts import Contexts
 from worldmodel.imagination import Imagination, ImaginedState, Precision
 from worldmodel.observations import Observations, ObservationType
 from worldmodel.outcome import outcome_of
 from worldmodel.rewards import RewardModel, reward_model
 from worldmodel.round_trip import InverseDynamics, Recent, RoundTrip, idm_for
-from worldmodel.start_states import StartStates, contexts_of
+from worldmodel.start_states import ContextSource, StartStates, contexts_of
 from worldmodel.step_info import Truths, masked, of_reset, tell, with_final
 from worldmodel.world_model import WorldModel
 
@@ -89,8 +88,9 @@ class ImaginedVectorEnv(VectorEnv):
         reward: "success" (1 for success), "dense" (the data's own reward), or a callable from an
             `ImaginedStep` to a `Verdict`.
         terminate_on_success: end an episode with its first success.
-        contexts: where episodes start: a dataset, `Contexts`, or None for the model's own.
-        split: of that dataset.
+        contexts: where episodes start: a dataset or several, `Contexts`, or None for the model's
+            own.
+        split: of those datasets.
         tasks: only start in these; None: in all.
         autoreset_mode: "next_step", "same_step" or "disabled", as in gymnasium.
         render_mode: None or "rgb_array".
@@ -122,7 +122,7 @@ class ImaginedVectorEnv(VectorEnv):
         state: bool = False,
         reward: str | RewardModel = "success",
         terminate_on_success: bool = True,
-        contexts: str | Path | Contexts | None = None,
+        contexts: ContextSource | None = None,
         split: str = "train",
         tasks: Sequence[str] | None = None,
         autoreset_mode: str | AutoresetMode = "next_step",

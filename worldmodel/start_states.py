@@ -17,6 +17,9 @@ from worldmodel.imagination import Imagination, ImaginedState
 from worldmodel.uwm import ANCHOR_FRAMES
 from worldmodel.world_model import WorldModel
 
+ContextSource = str | Path | Sequence[str | Path] | Contexts
+"""One dataset, several, or contexts that were read already."""
+
 
 class StartStates:
     """Begins episodes; all contexts are encoded once.
@@ -115,12 +118,12 @@ class StartStates:
 
 def contexts_of(
     model: WorldModel,
-    source: str | Path | Contexts | None,
+    source: ContextSource | None,
     split: str = "train",
     tasks: Sequence[str] | None = None,
     with_state: bool = False,
 ) -> Contexts:
-    """Contexts for imagined episodes: given, of a dataset's split, or the model's own.
+    """Contexts for imagined episodes: given, of a split of some datasets, or the model's own.
 
     Raises:
         DatasetError: a dataset that does not fit the model, or no context that is as wanted.
@@ -131,9 +134,11 @@ def contexts_of(
             raise DatasetError("this world model holds no start contexts. Pass contexts=DATASET.")
         source = model.contexts
     if not isinstance(source, Contexts):
-        dataset, episodes, cameras = open_split(model, source, split)
+        known = []
+        for path in [source] if isinstance(source, str | Path) else source:
+            dataset, episodes, cameras = open_split(model, path, split)
+            known += [(dataset, int(episode), cameras, True) for episode in episodes]
         state_dim = model.state_normalizer.dim if model.state_normalizer else 0
-        known = [(dataset, int(episode), cameras, True) for episode in episodes]
         source = first_frames(known, model.frame_size, state_dim)
     return source.select(tasks, with_state)
 

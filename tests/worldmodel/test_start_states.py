@@ -100,6 +100,15 @@ def test_contexts_of_a_dataset(tiny_dataset, square_episodes):
         imagined(1, model, contexts=tiny_dataset, split="valid")
 
 
+def test_contexts_of_several_datasets(tiny_dataset):
+    model = tiny_world_model()
+    model.state_normalizer = Normalizer(np.zeros(2), np.ones(2))
+    one = imagined(2, model, contexts=tiny_dataset).starts.contexts
+    both = imagined(2, model, contexts=[str(tiny_dataset), tiny_dataset]).starts.contexts
+    assert both.tasks == one.tasks * 2
+    assert torch.equal(both.frames, torch.cat((one.frames, one.frames)))
+
+
 def test_contexts_of_ones_own():
     frames = torch.from_numpy(picture(0)).permute(2, 0, 1)[None, None]
     own = Contexts(frames, torch.zeros(1, 3), torch.ones(1, dtype=torch.bool), [""])

@@ -28,12 +28,23 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from public_commands import fit, python, write
-from refine_layout import DEMONSTRATIONS, SIZES, Run
-from refine_results import AFTER, BEFORE, SIMULATOR, TIMES, summary, table
+from refine_layout import (
+    AFTER,
+    BEFORE,
+    COMPARED,
+    COMPARED_SNAPSHOTS,
+    DEMONSTRATIONS,
+    SIMULATOR,
+    SIZES,
+    TIMES,
+    Run,
+)
+from refine_results import summary, table
 
 VALIDATION_SEED, ROLLOUT_SEED, EVALUATION_SEED = 200000, 600000, 500000
 VALIDATION_SHARE = 1 / 9
@@ -63,6 +74,9 @@ def main() -> None:
         "--ablation", action="store_true", help="refine without anchor, penalty, and both, too"
     )
     parser.add_argument(
+        "--jobs", type=int, default=1, help="policies side by side, which share the cores"
+    )
+    parser.add_argument(
         "--simulator-iterations",
         type=int,
         default=0,
@@ -76,6 +90,7 @@ def main() -> None:
         options.demonstrations,
         options.ablation,
         options.simulator_iterations,
+        options.jobs,
     )
     for name in options.only:
         began = time.monotonic()
@@ -112,8 +127,10 @@ def train_autoencoder(run: Run) -> None:
 
 def clone_all(run: Run) -> None:
     """Clone policies that fail now and then, each in its own way."""
-    for folder, demonstrations, seed in run.clones():
-        clone(run, folder, demonstrations, seed)
+    run.side_by_side(
+        partial(clone, run, folder, demonstrations, seed)
+        for folder, demonstrations, seed in run.clones()
+    )
 
 
 def record_rollouts(run: Run) -> None:
@@ -183,12 +200,14 @@ def refine(run: Run) -> None:
         "num_envs": run.size.num_envs,
         "device": run.size.device,
     }
+    work = []
     for folder, seed in run.started():
         for name, changes in {AFTER: {}, **run.ablations}.items():
             # the gate speaks of the clone, which is the same in all of them
             callbacks = [frozen, gate, curve] if name == AFTER else [frozen]
-            steps = run.size.refinement
-            ppo(run, folder, name, seed, {"init_args": environment}, changes, callbacks, steps)
+            inside = folder, name, seed, {"init_args": environment}, changes, callbacks
+            work.append(partial(ppo, run, *inside, run.size.refinement))
+    run.side_by_side(work)
 
 
 def refine_in_simulator(run: Run) -> None:
@@ -233,25 +252,32 @@ def ppo(
 
 def evaluate(run: Run) -> None:
     """Play the same episodes with every policy, imagined and real."""
-    for folder, results in run.evaluated():
-        out = results / "evaluation.json"
-        if not out.exists():
-            python(
-                *("policy", "evaluate", folder / "policy"),
-                *("--config", evaluation(run), "--out", out),
-            )
-        for name in ("refinement.png", "exploitation.png", "exploitation.csv"):
-            if (folder / name).exists():
-                shutil.copy(folder / name, results)
+    config = evaluation(run)
+    run.side_by_side(
+        partial(evaluate_one, folder, results, config) for folder, results in run.evaluated()
+    )
+
+
+def evaluate_one(folder: Path, results: Path, config: Path) -> None:
+    """Play the episodes with one policy, and gather what its run left."""
+    out = results / "evaluation.json"
+    if not out.exists():
+        python("policy", "evaluate", folder / "policy", "--config", config, "--out", out)
+    for name in ("refinement.png", "exploitation.png", "exploitation.csv"):
+        if (folder / name).exists():
+            shutil.copy(folder / name, results)
 
 
 def compare(run: Run) -> None:
-    """Set imagined against real success, over all evaluations that are there."""
-    found = sorted(run.results.glob("**/evaluation.json"))
-    names = json.dumps([str(path.parent.relative_to(run.results)) for path in found])
-    paths = json.dumps([str(path) for path in found])
-    out = run.results / "comparison.json"
-    python("policy", "compare", paths, "--names", names, "--out", out)
+    """Set imagined against real success: of all evaluations, and of all snapshots on the way."""
+    of_policies = run.results.glob("**/evaluation.json")
+    on_the_way = run.out.glob(f"*_demonstrations/*/{AFTER}/snapshots/*/evaluation.json")
+    for name, found in ((COMPARED, of_policies), (COMPARED_SNAPSHOTS, on_the_way)):
+        paths = sorted(found)
+        home = run.results if name == COMPARED else run.out
+        names = [str(path.parent.relative_to(home)).replace("snapshots/", "") for path in paths]
+        arguments = json.dumps([str(path) for path in paths]), "--names", json.dumps(names)
+        python("policy", "compare", *arguments, "--out", run.results / name)
 
 
 STAGES: dict[str, Callable[[Run], None]] = {

@@ -1,6 +1,8 @@
 """How large `refine.py` is in each size, and where in its folder everything lies."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import yaml
 
 AFTER, BEFORE, SIMULATOR = "after", "before", "simulator"
 TIMES = "times.json"
+COMPARED, COMPARED_SNAPSHOTS = "comparison.json", "comparison_of_snapshots.json"
 
 DEMONSTRATIONS = (2, 1)
 """Of each task, which policies are cloned from: a mediocre start, and a harder one."""
@@ -91,6 +94,7 @@ class Run:
         demonstrations: of each task, which the ones that are refined were cloned from.
         ablation: whether they are refined in further ways.
         simulator_iterations: of the same PPO in the simulator.
+        jobs: policies that are worked on side by side.
     """
 
     def __init__(
@@ -101,9 +105,10 @@ class Run:
         demonstrations: int,
         ablation: bool,
         simulator_iterations: int,
+        jobs: int,
     ):
         self.size, self.out, self.seeds = SIZES[size], out, seeds
-        self.simulator_iterations = simulator_iterations
+        self.simulator_iterations, self.jobs = simulator_iterations, jobs
         self.demonstrations = demonstrations
         self.start = f"{demonstrations}_demonstrations"
         self.ablations = ABLATIONS if ablation else {}
@@ -117,6 +122,24 @@ class Run:
     def every(self) -> int:
         """Iterations between two looks at a refinement."""
         return max(1, self.size.refinement // 3)
+
+    def side_by_side(self, work: Iterable[Callable[[], None]]) -> None:
+        """Do what does not depend on each other, several at once, each on its share of the cores.
+
+        Small networks use one core better than two. All is done, or tried, before an error is told.
+        """
+        threads = os.environ.get("OMP_NUM_THREADS")
+        if self.jobs > 1:
+            os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.jobs))
+        try:
+            with ThreadPoolExecutor(self.jobs) as pool:
+                running = [pool.submit(task) for task in work]
+            for task in running:
+                task.result()
+        finally:
+            os.environ.pop("OMP_NUM_THREADS", None)
+            if threads is not None:
+                os.environ["OMP_NUM_THREADS"] = threads
 
     def clones(self) -> Iterator[tuple[Path, int, int]]:
         """Folder, demonstrations and seed of every policy that is cloned."""

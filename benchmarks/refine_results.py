@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from refine_layout import AFTER, BEFORE, SIMULATOR, TIMES, Run
+from refine_layout import AFTER, BEFORE, COMPARED, COMPARED_SNAPSHOTS, SIMULATOR, TIMES, Run
 
 from policy.evaluate import IMAGINED, REAL
 from policy.intervals import fixed_and_broken, wilson
@@ -22,7 +22,6 @@ def summary(run: Run) -> dict[str, Any]:
     refined = [folder / AFTER for folder, _ in run.started()]
     each = zip(run.seeds, before, after, strict=True)
     tasks = sorted(before[0][REAL]["tasks"])
-    compared = _read(run.results / "comparison.json")
     seconds = _read(run.out / TIMES)
     return {
         "start": run.start,
@@ -35,15 +34,18 @@ def summary(run: Run) -> dict[str, Any]:
         "gate": [_read(folder / "gate.json") for folder in refined],
         "exploitation": exploitation(refined),
         "simulator": in_simulator(run),
-        "imagined_against_real": {
-            "policies": len(compared["policies"]),
-            "pearson": compared["all"]["pearson"],
-            "spearman": compared["all"]["spearman"],
-        },
+        "imagined_against_real": truth(run.results / COMPARED),
+        "snapshots_against_real": truth(run.results / COMPARED_SNAPSHOTS),
         "imagined_steps_per_second": float(np.mean([_speed(folder) for folder in refined])),
         "wall_minutes": round(sum(seconds.values()) / 60, 2),
         "wall_minutes_by_stage": {name: round(value / 60, 2) for name, value in seconds.items()},
     }
+
+
+def truth(path: Path) -> dict[str, Any]:
+    """How well imagined success foretold the real one."""
+    compared = _read(path)
+    return {"policies": len(compared["policies"]), **compared["all"]}
 
 
 def exploitation(refined: list[Path]) -> list[dict[str, float]]:
@@ -108,6 +110,13 @@ def table(result: dict[str, Any]) -> str:
         )
         counts = f"{row['fixed']:>7}{row['broken']:>8}{row['episodes']:>10}"
         lines.append(f"{name[:25]:<26}{rates}{counts}")
+    for name in ("imagined_against_real", "snapshots_against_real"):
+        found = result[name]
+        low, high = found["spearman"]["interval"]
+        lines.append(
+            f"{name}: Spearman {found['spearman']['value']:.2f} ({low:.2f} to {high:.2f}) over "
+            f"{found['policies']} policies"
+        )
     for name in ("exploitation", "simulator"):
         for row in result[name]:
             imagined = f", imagined {row[IMAGINED]:.0%}" if IMAGINED in row else ""

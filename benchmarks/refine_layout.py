@@ -48,7 +48,7 @@ class Size:
     world_model: int = 4200
     heads: int = 80
     cloning: int = 600
-    refinement: int = 45
+    refinement: int = 120
     rollouts: int = 6
     episodes: int = 100
     gate_episodes: int = 90

@@ -23,11 +23,12 @@ from worldmodel.blocks import Blocks, cut
 from worldmodel.contexts import Contexts, first_frames
 from worldmodel.draws import RowDraws, step_generator
 from worldmodel.objective import Objective, block_losses, draw_times, finish_history
+from worldmodel.pretrained import load_weights, sizes_of
 from worldmodel.queries import BlockNoise, draw_noise, forward_dynamics
 from worldmodel.rollout_state import anchor_of
 from worldmodel.schedule import learning_rate_factor
 from worldmodel.uwm import ANCHOR_FRAMES, UWM
-from worldmodel.world_model import WorldModel
+from worldmodel.world_model import WorldModel, require_world_model
 
 
 @dataclass
@@ -84,6 +85,8 @@ class WorldModelTraining(L.LightningModule):
         objective: the loss.
         optimization: optimiser, schedule, averaging.
         contexts: how many start contexts the model folder stores.
+        start_from: folder of a saved world model to go on from, such as with more data; None: new
+            weights.
         seed: of all noise and times.
     """
 
@@ -93,9 +96,11 @@ class WorldModelTraining(L.LightningModule):
         objective: Objective = Objective(),  # noqa: B008
         optimization: Optimization = Optimization(),  # noqa: B008
         contexts: int = 64,
+        start_from: str | None = None,
         seed: int = 0,
     ):
         super().__init__()
+        self.start_from = None if start_from is None else require_world_model(Path(start_from))
         self.architecture = architecture
         self.objective = objective
         self.optimization = optimization
@@ -119,7 +124,8 @@ class WorldModelTraining(L.LightningModule):
         """Build the network, once the data are known.
 
         Raises:
-            DatasetError: clips of another length than a step needs, or data without latents.
+            DatasetError: clips of another length than a step needs, data without latents, or a
+                model to start from that does not fit them.
         """
         if self.network is not None:
             return
@@ -142,6 +148,8 @@ class WorldModelTraining(L.LightningModule):
                 views=len(self.data.cameras),
                 **asdict(self.architecture),
             )
+        if self.start_from is not None:
+            load_weights(self.network, self.start_from, self.data)
         decay = self.optimization.ema_decay
         self.ema = EMAModel(self.network.parameters(), decay=decay, foreach=True)
         if self.optimization.compile:
@@ -243,7 +251,7 @@ class WorldModelTraining(L.LightningModule):
         assert self.network is not None
         assert self.ema is not None
         checkpoint["ema"] = self.ema.state_dict()
-        checkpoint["network_config"] = _config(self.network)
+        checkpoint["network_config"] = sizes_of(self.network)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the averaged weights back.
@@ -253,7 +261,7 @@ class WorldModelTraining(L.LightningModule):
         """
         assert self.network is not None
         assert self.ema is not None
-        saved, own = checkpoint.get("network_config", {}), _config(self.network)
+        saved, own = checkpoint.get("network_config", {}), sizes_of(self.network)
         different = [
             f"{key} is {saved.get(key)!r} there and {own[key]!r} here"
             for key in own
@@ -345,8 +353,3 @@ def start_contexts(data: ClipDataModule, count: int) -> Contexts:
     ]
     chosen = np.linspace(0, len(episodes) - 1, min(count, len(episodes))).round().astype(int)
     return first_frames([episodes[row] for row in chosen], data.frame_size, data.state_dim)
-
-
-def _config(network: UWM) -> dict[str, Any]:
-    """The network's constructor arguments."""
-    return {key: value for key, value in network.config.items() if not key.startswith("_")}

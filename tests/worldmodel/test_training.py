@@ -1,6 +1,7 @@
 """Training runs as a user starts them: resumed, killed, in two processes, and ended."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from tiny_autoencoders import tiny_autoencoder
 
 from video.cli import main
 from worldmodel.training import WorldModelTraining
-from worldmodel.world_model import WorldModel
+from worldmodel.world_model import DESCRIPTION, WorldModel
 
 DIE = """
 import os, signal
@@ -198,3 +199,39 @@ def test_rolling_out_leaves_gradients_for_every_weight(config, monkeypatch):
     precision = ["--trainer.precision", "bf16-mixed", "--trainer.callbacks", "null"]
     main(["fit", "-c", str(config), "--trainer.max_steps", "1", *precision])
     assert missing == []
+
+
+def test_a_run_goes_on_from_a_saved_model(config, tmp_path):
+    fit = ["fit", "-c", str(config), "--trainer.callbacks", "null"]
+    main(fit)
+    first = WorldModel.from_pretrained(tmp_path / "run" / "model")
+    start = ["--model.start_from", str(tmp_path / "run" / "model")]
+    still = ["--model.optimization.learning_rate", "1e-9", "--trainer.max_steps", "1"]
+    main([*fit, *start, *still, "--trainer.default_root_dir", str(tmp_path / "second")])
+    second = WorldModel.from_pretrained(tmp_path / "second" / "model")
+    for name, weight in first.network.state_dict().items():
+        torch.testing.assert_close(second.network.state_dict()[name], weight, atol=1e-6, rtol=0)
+
+
+def test_a_model_to_start_from_has_to_fit(config, tmp_path, capsys):
+    fit = ["fit", "-c", str(config), "--trainer.callbacks", "null", "--trainer.max_steps", "1"]
+    main(fit)
+    changed = yaml.safe_load(config.read_text())
+    changed["model"]["init_args"]["start_from"] = str(tmp_path / "run" / "model")
+    changed["model"]["init_args"]["architecture"]["width"] = 96
+    description = tmp_path / "run" / "model" / DESCRIPTION
+    saved = json.loads(description.read_text())
+    saved["actions"]["high"] = [2 * high for high in saved["actions"]["high"]]
+    description.write_text(json.dumps(saved))
+    config.write_text(yaml.safe_dump(changed))
+    with pytest.raises(SystemExit):
+        main(fit)
+    said = capsys.readouterr().err
+    assert "width is 48 there and 96 here" in said
+    assert "its actions fill [" in said
+
+
+def test_a_model_to_start_from_has_to_be_there(config, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "-c", str(config), "--model.start_from", str(tmp_path / "nowhere")])
+    assert "is no world model" in capsys.readouterr().err

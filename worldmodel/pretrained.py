@@ -1,0 +1,74 @@
+"""Going on from a saved world model: its weights, if new data mean the same by their numbers."""
+
+from pathlib import Path
+
+import numpy as np
+
+from video.datamodule import ClipDataModule
+from video.errors import DatasetError
+from video.statistics import Normalizer
+from worldmodel.uwm import UWM
+from worldmodel.world_model import WorldModel, require_world_model
+
+TOLERANCE = 1e-3
+"""Largest difference of the actions' bounds, as a share of their range."""
+
+
+def load_weights(network: UWM, folder: Path, data: ClipDataModule) -> None:
+    """Put the weights of a saved world model into a network of the same sizes.
+
+    Args:
+        network: takes them.
+        folder: of the saved world model.
+        data: what it will be trained on.
+
+    Raises:
+        DatasetError: no world model, or one of other sizes, latents, frame rate, cameras, actions.
+    """
+    model = WorldModel.from_pretrained(require_world_model(folder))
+    saved, own = sizes_of(model.network), sizes_of(network)
+    differences = [
+        f"{key} is {saved.get(key)!r} there and {own[key]!r} here"
+        for key in own
+        if saved.get(key) != own[key]
+    ]
+    assert data.autoencoder is not None
+    if model.autoencoder.fingerprint != data.autoencoder.fingerprint:
+        differences.append("its latents are of another autoencoder than data.autoencoder")
+    if abs(model.fps - data.fps) > 0.01:
+        differences.append(f"it saw {model.fps:g} frames a second, these data have {data.fps:g}")
+    if len(model.cameras) != len(data.cameras):
+        differences.append(f"it saw {list(model.cameras)}, these data show {list(data.cameras)}")
+    if not _alike(model.action_normalizer, data.action_normalizer):
+        differences.append(
+            f"its actions fill {_bounds(model.action_normalizer)}, those of these data "
+            f"{_bounds(data.action_normalizer)}; train on its own data as well, so that the ranges "
+            "agree"
+        )
+    if differences:
+        raise DatasetError(
+            f"{folder} is not what this run can go on from: {'; '.join(differences)}. Change the "
+            "configuration, or leave out model.start_from."
+        )
+    network.load_state_dict(model.network.state_dict())
+
+
+def sizes_of(network: UWM) -> dict:
+    """The network's constructor arguments."""
+    return {key: value for key, value in network.config.items() if not key.startswith("_")}
+
+
+def _alike(one: Normalizer | None, other: Normalizer | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    if one.low.shape != other.low.shape:
+        return False
+    room = TOLERANCE * (one.high - one.low)
+    low, high = np.abs(one.low - other.low), np.abs(one.high - other.high)
+    return bool((low <= room).all() and (high <= room).all())
+
+
+def _bounds(normalizer: Normalizer | None) -> str:
+    if normalizer is None:
+        return "nothing (there are none)"
+    return f"{normalizer.low.round(3).tolist()} to {normalizer.high.round(3).tolist()}"

@@ -275,7 +275,7 @@ def compare(run: Run) -> None:
     for name, found in ((COMPARED, of_policies), (COMPARED_SNAPSHOTS, on_the_way)):
         paths = sorted(found)
         home = run.results if name == COMPARED else run.out
-        names = [str(path.parent.relative_to(home)).replace("snapshots/", "") for path in paths]
+        names = [short_name(path.parent.relative_to(home)) for path in paths]
         arguments = json.dumps([str(path) for path in paths]), "--names", json.dumps(names)
         python("policy", "compare", *arguments, "--out", run.results / name)
 
@@ -325,6 +325,13 @@ def evaluation(run: Run) -> Path:
 def callback(class_path: str, **init_args: Any) -> dict[str, Any]:
     """A callback as YAML describes it."""
     return {"class_path": class_path, "init_args": init_args}
+
+
+def short_name(path: Path) -> str:
+    """Of 2_demonstrations/seed_0/after/snapshots/000040: seed 0, after 40 (2 demonstrations)."""
+    start, seed, *rest = (part.replace("_", " ") for part in path.parts)
+    words = [part.lstrip("0") or "0" for part in rest if part != "snapshots"]
+    return f"{seed}, {' '.join(words)} ({start})"
 
 
 def training(steps: int) -> dict[str, Any]:

@@ -50,11 +50,14 @@ def truth(path: Path) -> dict[str, Any]:
 
 def exploitation(refined: list[Path]) -> list[dict[str, float]]:
     """Imagined and real success along the refinements, means over the seeds."""
-    tables = [_table(folder / "exploitation.csv") for folder in refined]
-    names = tables[0].dtype.names or ()
+    tables = [
+        {row["step"]: row for row in _table(folder / "exploitation.csv")} for folder in refined
+    ]
+    steps = sorted(set.intersection(*(set(table) for table in tables)))
+    names = ("step", "environment_steps", IMAGINED, REAL)
     return [
-        {name: float(np.mean([table[name][row] for table in tables])) for name in names}
-        for row in range(len(tables[0]))
+        {name: float(np.mean([table[step][name] for table in tables])) for name in names}
+        for step in steps
     ]
 
 

@@ -137,8 +137,10 @@ class Gate(L.Callback):
         self.real_success, self.real_environment = real_success, real_environment
         self.seeds = range(seed, seed + episodes)
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Try the module's `environment` and its `cloned` policy."""
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Try the module's `environment` and its `cloned` policy, unless the run is resumed."""
+        if trainer.global_step > 0:  # the policy is another by now; the verdict stands
+            return
         environment, policy = pl_module.environment, pl_module.cloned
         assert isinstance(environment, VectorEnv)
         assert isinstance(policy, Policy)

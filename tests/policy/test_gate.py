@@ -135,13 +135,19 @@ def test_a_run_begins_with_the_verdict(tiny_dataset, tmp_path, monkeypatch):
     assert isinstance(env, ImaginedVectorEnv)
     policy = Policy(Still(), {"observation": (1, 4, 8, 8)}, None)
     monkeypatch.setattr(policy, "act", Still().act, raising=False)
-    trainer = SimpleNamespace(is_global_zero=True, default_root_dir=str(tmp_path))
+    trainer = SimpleNamespace(is_global_zero=True, default_root_dir=str(tmp_path), global_step=0)
     gate = small_gate(tiny_dataset, real_success=0.75)
     with pytest.warns(UserWarning, match="GATE FAILED"):
-        gate.on_fit_start(trainer, SimpleNamespace(environment=env, cloned=policy))
+        gate.on_train_start(trainer, SimpleNamespace(environment=env, cloned=policy))
     saved = json.loads((tmp_path / "gate.json").read_text())
     assert saved["imagined_success"] == saved["real_success"] == 0.75
     assert len(saved["problems"]) == 1
+
+
+def test_the_verdict_stands_when_a_run_is_resumed(tiny_dataset, tmp_path):
+    trainer = SimpleNamespace(is_global_zero=True, default_root_dir=str(tmp_path), global_step=3)
+    small_gate(tiny_dataset).on_train_start(trainer, SimpleNamespace())
+    assert not (tmp_path / "gate.json").exists()
 
 
 def test_refuses_a_share_that_is_none(tiny_dataset):

@@ -28,7 +28,8 @@ from video.simulators.recipe import task_name
 class RealVectorEnv(VectorEnv):
     """N simulated episodes at once, drawn once a step and encoded in one batch.
 
-    Environment i's episodes depend on its own seed and actions alone. Its first one is that of the
+    Environment i's episodes depend on its own seed and actions alone, but for the last bit of its
+    latents, which depends on how many are encoded at once. Its first episode is that of the
     simulator's `reset(seed=...)` with its seed, in the task that the seed chooses: with three tasks
     seeds 0, 3, 6, ... mean the first. `info` has for every step `success` and `elapsed_steps`, and
     for every reset `task` and `seed`, the simulator's own.

@@ -26,12 +26,7 @@ def load_weights(network: UWM, folder: Path, data: ClipDataModule) -> None:
         DatasetError: no world model, or one of other sizes, latents, frame rate, cameras, actions.
     """
     model = WorldModel.from_pretrained(require_world_model(folder))
-    saved, own = sizes_of(model.network), sizes_of(network)
-    differences = [
-        f"{key} is {saved.get(key)!r} there and {own[key]!r} here"
-        for key in own
-        if saved.get(key) != own[key]
-    ]
+    differences = other_sizes(sizes_of(model.network), network)
     assert data.autoencoder is not None
     if model.autoencoder.fingerprint != data.autoencoder.fingerprint:
         differences.append("its latents are of another autoencoder than data.autoencoder")
@@ -56,6 +51,15 @@ def load_weights(network: UWM, folder: Path, data: ClipDataModule) -> None:
 def sizes_of(network: UWM) -> dict:
     """The network's constructor arguments."""
     return {key: value for key, value in network.config.items() if not key.startswith("_")}
+
+
+def other_sizes(saved: dict, network: UWM) -> list[str]:
+    """In which of its constructor arguments a network differs from a saved one."""
+    return [
+        f"{key} is {saved.get(key)!r} there and {own!r} here"
+        for key, own in sizes_of(network).items()
+        if saved.get(key) != own
+    ]
 
 
 def _alike(one: Normalizer | None, other: Normalizer | None) -> bool:

@@ -23,7 +23,7 @@ from worldmodel.blocks import Blocks, cut
 from worldmodel.contexts import Contexts, first_frames
 from worldmodel.draws import RowDraws, step_generator
 from worldmodel.objective import Objective, block_losses, draw_times, finish_history
-from worldmodel.pretrained import load_weights, sizes_of
+from worldmodel.pretrained import load_weights, other_sizes, sizes_of
 from worldmodel.queries import BlockNoise, draw_noise, forward_dynamics
 from worldmodel.rollout_state import anchor_of
 from worldmodel.schedule import learning_rate_factor
@@ -261,12 +261,7 @@ class WorldModelTraining(L.LightningModule):
         """
         assert self.network is not None
         assert self.ema is not None
-        saved, own = checkpoint.get("network_config", {}), sizes_of(self.network)
-        different = [
-            f"{key} is {saved.get(key)!r} there and {own[key]!r} here"
-            for key in own
-            if saved.get(key) != own[key]
-        ]
+        different = other_sizes(checkpoint.get("network_config", {}), self.network)
         if different:
             raise DatasetError(
                 f"{self.trainer.ckpt_path}: this checkpoint is from another configuration: "

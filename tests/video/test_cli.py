@@ -238,3 +238,12 @@ def test_the_help_names_every_option(capsys):
     shown = capsys.readouterr().out
     assert "--checkpoint.every_n_steps" in shown
     assert "--ckpt_path" in shown
+
+
+def test_bfloat16_gives_way_where_the_processor_is_slow_in_it(capsys, monkeypatch):
+    monkeypatch.setattr("video.precision.is_bfloat16_fast", lambda device="cpu": False)
+    fit()
+    in_float32 = losses()
+    fit("--trainer.precision", "bf16-mixed")
+    assert "bf16-mixed is slow on this processor: training in 32-true" in capsys.readouterr().out
+    assert losses() == in_float32

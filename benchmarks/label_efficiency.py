@@ -9,8 +9,9 @@ Trains world models on a share of the default dataset's labels in three ways:
 
     python benchmarks/label_efficiency.py --out runs/label_efficiency [--shares 0.01 0.1 1]
 
-Every stage is a public command in a folder of its own; one whose result is there is not done again,
-so a stopped benchmark goes on. Writes table.json, prints a table and one JSON line.
+Every model sees as many clips with actions in every step; bare video comes on top. Every stage is a
+public command in a folder of its own; one whose result is there is not done again, so a stopped
+benchmark goes on. Writes table.json, prints a table and one JSON line.
 
 With `--real-episodes 90` policies are cloned as well, and evaluated in the simulator: from ten
 episodes a task in which an expert succeeds, seen by the camera alone. Which they are is taken as
@@ -21,16 +22,29 @@ has no policy.
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from public_commands import fit, python
+from public_commands import fit, python, side_by_side
+
+from video.safe_files import write_json
 
 WAYS = ("labels", "video", "pseudo")
 HORIZON = "8"
-VIDEO_WEIGHT = 0.1
-"""Share of every batch of the recording that has no actions at all."""
-HIDDEN_WEIGHT = 0.3
-"""Likewise of the episodes whose labels are hidden."""
+LABELLED_CLIPS = 48
+"""Clips with actions in every batch of a world model."""
+RECORDED_CLIPS = 16
+"""Of these, where actions are read: those whose actions were recorded."""
+HIDDEN_CLIPS = 24
+"""Clips without actions from the episodes whose labels are hidden."""
+VIDEO_CLIPS = 6
+"""Likewise from the recording that has no actions at all."""
+REDRAW = 16
+"""What readers learn from bare video: their tokens redraw the frames, so many pixels small."""
+AUTOENCODER = "video/autoencoders/metaworld"
+UNSURE = 10.0
+"""Doubt up to which the reader's actions are taken: all, since they count by their confidence."""
 DEMONSTRATIONS = {"episodes": 10, "notes": {"policy": "Expert()"}, "successful": True}
 """What is cloned: so many episodes of each task, of which the share shows its actions."""
 CLONING_STEPS = 1000
@@ -38,13 +52,15 @@ CLONING_STEPS = 1000
 
 def main() -> None:
     """Run every stage that has no result yet, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/label_efficiency"))
     parser.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.1, 1.0])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--steps", type=int, default=1500, help="of every world model")
+    parser.add_argument("--steps", type=int, default=4200, help="of every world model")
     parser.add_argument(
-        "--idm-steps", type=int, default=1200, help="of every inverse dynamics model"
+        "--idm-steps", type=int, default=1800, help="of every inverse dynamics model"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the labels and of the training")
     parser.add_argument("--split", default="test", help="split of the data that is reported")
@@ -54,6 +70,7 @@ def main() -> None:
         "--validation", type=Path, default=Path("video/datasets/metaworld_validation")
     )
     parser.add_argument("--device", default="cpu", help="where labels and figures are computed")
+    parser.add_argument("--jobs", type=int, default=1, help="models side by side")
     parser.add_argument(
         "--config", action="append", default=[], help="further YAML of the training"
     )
@@ -62,14 +79,18 @@ def main() -> None:
     )
     parser.add_argument("--real-seed", type=int, default=400000, help="of the first of them")
     options = parser.parse_args()
-    rows = []
-    for share in options.shares:
-        folder = options.out / f"{share:g}"
-        reader = train_reader(folder / "idm", share, options)
-        for way in options.ways:
-            row = {"share": share, "way": way, "idm_r2": reader["mean_r2_translation"]}
-            row |= train_world_model(folder / way, share, way, options)
-            rows.append(row | {"real_success": clone(folder / way, share, way, options)})
+    shares = [(share,) for share in options.shares]
+    rows = [(share, way) for share in options.shares for way in options.ways]
+    for data in (options.data, options.videos, options.validation):
+        encode(data, options)  # before several trainings want to do it at once
+    for stage, work in (
+        (train_reader, shares),
+        (label_all, shares if "pseudo" in options.ways else []),
+        (train_world_model, rows),
+        (clone, rows),
+    ):
+        side_by_side((partial(stage, options, *which) for which in work), options.jobs)
+    figures = [row(options, *which) for which in rows]
     result = {
         "steps": options.steps,
         "idm_steps": options.idm_steps,
@@ -77,75 +98,94 @@ def main() -> None:
         "split": options.split,
         "real_episodes": options.real_episodes,
         "real_seed": options.real_seed,
-        "rows": rows,
+        "rows": figures,
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "table.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(table(rows), file=sys.stderr)
+    write_json(options.out / "table.json", result)
+    print(table(figures), file=sys.stderr)
     print(json.dumps(result))
 
 
-def train_reader(folder: Path, share: float, options: argparse.Namespace) -> dict:
-    """An inverse dynamics model that saw a share of the labels; its figures."""
-    result = folder / "evaluation.json"
+def train_reader(options: argparse.Namespace, share: float) -> None:
+    """An inverse dynamics model that saw a share of the labels, and the other episodes bare."""
+    folder = folder_of(options, share, "idm")
+    result = folder / f"{options.split}.json"
+    model = folder / "model"
+    if not model.exists():
+        data, sizes = str(options.data), {}
+        sources = [{"path": data, "labels": share, "drop_unlabelled": True}]
+        if share < 1:
+            sources.append({"path": data, "action_free": True})
+            sizes = {"sizes": {"redraw": REDRAW}}
+        train("configs/idm.yaml", folder, sources, options.idm_steps, options, sizes)
     if not result.exists():
-        source = {"path": str(options.data), "labels": share, "drop_unlabelled": True}
-        train("configs/idm.yaml", folder, [source], options.idm_steps, options)
-        model = folder / "model"
         python("inverse_dynamics", "calibrate", model, options.validation, "--split", "validation")
         arguments = ("--split", options.split, "--out", result, "--device", options.device)
         python("inverse_dynamics", "evaluate", model, options.data, *arguments)
-    return json.loads(result.read_text())
 
 
-def train_world_model(folder: Path, share: float, way: str, options: argparse.Namespace) -> dict:
-    """A world model trained in one of the ways; its figures at the horizon."""
-    result = folder / "evaluation.json"
+def label_all(options: argparse.Namespace, share: float) -> None:
+    """Read the actions that the share does not show; nothing to do where that is finished."""
+    for name, data, kept in (("data", options.data, share), ("videos", options.videos, 1.0)):
+        out = folder_of(options, share, f"pseudo_{name}")
+        python(
+            *("inverse_dynamics", "label", folder_of(options, share, "idm") / "model", data, out),
+            *("--labels", kept, "--seed", options.seed, "--threshold", UNSURE),
+            *("--device", options.device),
+        )
+        encode(out, options)
+
+
+def encode(data: Path, options: argparse.Namespace) -> None:
+    """Latents for the world models; nothing to do where they are."""
+    python("video", "encode", data, AUTOENCODER, "--device", options.device)
+
+
+def train_world_model(options: argparse.Namespace, share: float, way: str) -> None:
+    """A world model trained in one of the ways."""
+    folder = folder_of(options, share, way)
+    result = folder / f"{options.split}.json"
+    if not (folder / "model").exists():
+        clips = mixture(options, share, way)
+        batch = {"batch_size": sum(source["weight"] for source in clips)}
+        train("configs/uwm.yaml", folder, clips, options.steps, options, data=batch)
     if not result.exists():
-        data, videos = str(options.data), str(options.videos)
-        if way == "pseudo":
-            data, videos = (str(folder.parent / f"pseudo_{name}") for name in ("data", "videos"))
-            label(options.data, Path(data), share, options)
-            label(options.videos, Path(videos), 1.0, options)
-        sources = mixture(way, share, data, videos)
-        train("configs/uwm.yaml", folder, sources, options.steps, options)
         arguments = ("--split", options.split, "--out", result, "--device", options.device)
         python("worldmodel", "evaluate", folder / "model", options.data, *arguments)
-    figures = json.loads(result.read_text())
-    return {
-        "psnr": figures["psnr"][HORIZON],
-        "action_following_ratio": figures["action_following_ratio"][HORIZON],
-    }
 
 
-def mixture(way: str, share: float, data: str, videos: str) -> list[dict]:
-    """Sources and their shares of every batch.
+def mixture(options: argparse.Namespace, share: float, way: str) -> list[dict[str, Any]]:
+    """Where a batch's clips come from; the weights are how many from where.
 
-    Clips without actions teach nothing of what actions do. However many there are, labelled ones
-    keep most of the batch, or the model learns to do without.
+    Clips without actions teach nothing of what actions do: however many there are, they come on
+    top, or the model learns to do without.
     """
-    bare = {"path": videos, "weight": VIDEO_WEIGHT}
-    if way == "pseudo":
-        return [{"path": data, "weight": 1 - VIDEO_WEIGHT}, bare]
-    labelled = {"path": data, "labels": share, "drop_unlabelled": True}
+    recorded = {"path": str(options.data), "labels": share, "drop_unlabelled": True}
+    hidden = {"path": str(options.data), "action_free": True, "weight": HIDDEN_CLIPS}
+    bare = {"path": str(options.videos), "weight": VIDEO_CLIPS}
     if way == "labels":
-        return [labelled]
-    hidden = HIDDEN_WEIGHT if share < 1 else 0.0
-    sources = [labelled | {"weight": 1 - VIDEO_WEIGHT - hidden}]
-    if hidden:
-        sources.append({"path": data, "action_free": True, "weight": hidden})
-    return [*sources, bare]
+        return [recorded | {"weight": LABELLED_CLIPS}]
+    if way == "video":
+        others = [hidden, bare] if share < 1 else [bare]
+        return [recorded | {"weight": LABELLED_CLIPS}, *others]
+    data, videos = (str(folder_of(options, share, f"pseudo_{name}")) for name in ("data", "videos"))
+    count = LABELLED_CLIPS - VIDEO_CLIPS
+    of_data = [recorded | {"weight": count}]
+    if share < 1:
+        read = {"path": data, "weight": count - RECORDED_CLIPS}
+        of_data = [recorded | {"weight": RECORDED_CLIPS}, read]
+    return [*of_data, {"path": videos, "weight": VIDEO_CLIPS}]
 
 
-def clone(folder: Path, share: float, way: str, options: argparse.Namespace) -> float | None:
-    """Real success of a policy that is cloned from the data of a world model."""
+def clone(options: argparse.Namespace, share: float, way: str) -> None:
+    """A policy that is cloned from the data of a world model, and its real success."""
+    folder = folder_of(options, share, way)
     result = folder / "policy.json"
     if not options.real_episodes or way == "video":
-        return None
+        return
     if not result.exists():
-        source: dict = {"path": str(options.data), "labels": share}
+        source: dict[str, Any] = {"path": str(options.data), "labels": share}
         if way == "pseudo":
-            source = {"path": str(folder.parent / "pseudo_data")}
+            source = {"path": str(folder_of(options, share, "pseudo_data"))}
         train(
             "configs/behaviour_cloning.yaml",
             folder / "cloning",
@@ -160,13 +200,6 @@ def clone(folder: Path, share: float, way: str, options: argparse.Namespace) -> 
             *("--imagined", "null", "--out", result),
             *("--episodes", options.real_episodes, "--seed", options.real_seed),
         )
-    return json.loads(result.read_text())["real"]["success"]
-
-
-def label(data: Path, out: Path, share: float, options: argparse.Namespace) -> None:
-    """Read the actions that the share does not show; nothing to do where that is finished."""
-    arguments = ("--labels", share, "--seed", options.seed, "--device", options.device)
-    python("inverse_dynamics", "label", out.parent / "idm" / "model", data, out, *arguments)
 
 
 def train(
@@ -175,7 +208,8 @@ def train(
     sources: list[dict],
     steps: int,
     options: argparse.Namespace,
-    model: dict | None = None,
+    model: dict[str, Any] | None = None,
+    data: dict[str, Any] | None = None,
 ) -> None:
     """Train by a configuration of the project on other data."""
     fit(
@@ -185,10 +219,36 @@ def train(
         {
             "datasets": [*sources, {"path": str(options.validation), "split": None}],
             "seed": options.seed,
+            **(data or {}),
         },
         {"max_steps": steps, "callbacks": None},
         options.seed,
     )
+
+
+def row(options: argparse.Namespace, share: float, way: str) -> dict[str, Any]:
+    """The figures of one way."""
+    figures = read(folder_of(options, share, way) / f"{options.split}.json")
+    reader = read(folder_of(options, share, "idm") / f"{options.split}.json")
+    policy = folder_of(options, share, way) / "policy.json"
+    return {
+        "share": share,
+        "way": way,
+        "idm_r2": reader["mean_r2_translation"],
+        "psnr": figures["psnr"][HORIZON],
+        "action_following_ratio": figures["action_following_ratio"][HORIZON],
+        "real_success": read(policy)["real"]["success"] if policy.exists() else None,
+    }
+
+
+def folder_of(options: argparse.Namespace, share: float, name: str) -> Path:
+    """Where a stage of a share of the labels has its files."""
+    return options.out / f"{share:g}" / name
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A JSON file."""
+    return json.loads(path.read_text())
 
 
 def table(rows: list[dict]) -> str:

@@ -9,6 +9,8 @@
     world_model  on both recordings
     heads        reward, success, state and uncertainty, on both
     refine       the clones, by PPO inside the frozen world model, behind the gate
+                 (these four once more: what the refined policies really do, a model that goes on
+                 from the first one with that, and the clones refined in it)
     evaluate     all policies, imagined and real, before and after, on the same episodes
     simulator    the same PPO in the simulator: what does the gain cost there?
     compare      imagined with real success over all of them
@@ -18,8 +20,8 @@ is there is not done again, so a stopped benchmark goes on, and `--only` can spr
 machines. `OUT/results` gets curves, videos and a result.json, which is also the last line printed.
 
 Seeds of episodes, none of which is in two of these: the recording's own from 0 on, validation from
-200000, rollouts of the clones from 600000, the exploitation curve's from 800000, the gate's from
-900000, evaluation from 500000, which are used for nothing else.
+200000, rollouts of the clones from 600000, of the refined policies from 640000, the exploitation
+curve's from 800000, the gate's from 900000, evaluation from 500000, used for nothing else.
 """
 
 import argparse
@@ -27,14 +29,13 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from public_commands import fit, python, write
 from refine_layout import (
-    AFTER,
     BEFORE,
     COMPARED,
     COMPARED_SNAPSHOTS,
@@ -46,11 +47,15 @@ from refine_layout import (
 )
 from refine_results import summary, table
 
-VALIDATION_SEED, ROLLOUT_SEED, EVALUATION_SEED = 200000, 600000, 500000
+VALIDATION_SEED, EVALUATION_SEED = 200000, 500000
+ROLLOUT_SEEDS = {1: 600000, 2: 640000}
 VALIDATION_SHARE = 1 / 9
 EXPERTS = {"policy": ["Expert()", "Expert(noise=0.3)"]}
 """Whose successful episodes are demonstrations."""
-ROLLOUT_NOISE = (0.0, 0.3)
+ROLLOUT_NOISE = {1: (0.0, 0.3), 2: (0.0, 0.15)}
+ROUNDS = (1, 2)
+FURTHER_RATE = 7e-4
+"""Learning rate of a world model that goes on."""
 UNCERTAINTY_PENALTY = 0.1
 
 
@@ -73,6 +78,7 @@ def main() -> None:
     parser.add_argument(
         "--ablation", action="store_true", help="refine without anchor, penalty, and both, too"
     )
+    parser.add_argument("--rounds", type=int, choices=ROUNDS, default=ROUNDS[-1])
     parser.add_argument(
         "--jobs", type=int, default=1, help="policies side by side, which share the cores"
     )
@@ -92,16 +98,28 @@ def main() -> None:
         options.simulator_iterations,
         options.jobs,
     )
-    for name in options.only:
+    for number, name in in_order(options.only, options.rounds):
+        run.round = number
         began = time.monotonic()
         STAGES[name](run)
-        count_time(run.out / TIMES, name, time.monotonic() - began)
+        count_time(run.out / TIMES, run.of_round(name), time.monotonic() - began)
     if "compare" in options.only:
         result = {"size": options.size}
         result |= summary(run)
         (run.results / run.start / "result.json").write_text(json.dumps(result, indent=2) + "\n")
         print(table(result), file=sys.stderr)
         print(json.dumps(result))
+
+
+def in_order(chosen: list[str], rounds: int) -> Iterator[tuple[int, str]]:
+    """Stages and the round of each: those that are made once, before or after all rounds."""
+    for number in range(1, rounds + 1):
+        for name in STAGES:
+            repeated = name in REPEATED
+            first, last = number == 1, number == rounds
+            is_before = list(STAGES).index(name) < list(STAGES).index(REPEATED[0])
+            if name in chosen and (repeated or (first if is_before else last)):
+                yield number, name
 
 
 def record(run: Run) -> None:
@@ -120,7 +138,7 @@ def record(run: Run) -> None:
 def train_autoencoder(run: Run) -> None:
     """Learn to turn frames into latents."""
     if not run.autoencoder.exists():
-        data = {"datasets": run.datasets("mix")}
+        data = {"datasets": run.datasets()}
         trainer = training(run.size.autoencoder)
         fit(run.autoencoder.parent, ["configs/autoencoder.yaml"], {}, data, trainer)
 
@@ -134,45 +152,53 @@ def clone_all(run: Run) -> None:
 
 
 def record_rollouts(run: Run) -> None:
-    """Record what the clones do."""
+    """Record what the clones do, or what the policies do that the last round refined."""
+    count = run.size.rollouts if run.round == 1 else run.size.further_rollouts
+    kept = 1 / 3 if run.round == 1 else VALIDATION_SHARE
+    episodes = {"train": count, "validation": scaled(count, kept)}
     sources = []
-    episodes = {"train": run.size.rollouts, "validation": scaled(run.size.rollouts, 1 / 3)}
-    for folder, demonstrations, seed in run.clones():
-        for noise in ROLLOUT_NOISE:
+    for label, folder in run.rolled_out():
+        for noise in ROLLOUT_NOISE[run.round]:
             arguments = {"path": str(folder / "policy"), "autoencoder": str(run.autoencoder)}
             policy = {
                 "class_path": "policy.recording.SavedPolicy",
                 "init_args": arguments | {"noise": noise},
             }
-            label = f"{demonstrations} demonstrations, seed {seed}, noise {noise:g}"
-            sources.append({"policy": policy, "episodes": episodes, "label": label})
-    record_into(run, "rollouts", sources, ROLLOUT_SEED)
+            source = {"policy": policy, "episodes": episodes, "label": f"{label}, noise {noise:g}"}
+            sources.append(source)
+    record_into(run, run.rollouts[0], sources, ROLLOUT_SEEDS[run.round])
 
 
 def train_world_model(run: Run) -> None:
-    """Learn from both recordings what actions lead to."""
-    if not run.world_model.exists():
-        report = callback("worldmodel.report.RolloutReport", data=str(run.data["mix"]))
-        fit(
-            run.world_model.parent,
-            ["configs/uwm.yaml", *run.size.overlays],
-            {},
-            {"datasets": run.datasets("mix", "rollouts"), "autoencoder": str(run.autoencoder)},
-            training(run.size.world_model) | {"callbacks": [report]},
-        )
+    """Learn from all recordings what actions lead to; in the second round, more of it."""
+    if run.world_model.exists():
+        return
+    report = callback("worldmodel.report.RolloutReport", data=str(run.data("mix")))
+    model, steps = {}, run.size.world_model
+    if run.round > 1:
+        first = str(run.out / "uwm" / "model")
+        model = {"start_from": first, "optimization": {"learning_rate": FURTHER_RATE}}
+        steps = run.size.further
+    fit(
+        run.world_model.parent,
+        ["configs/uwm.yaml", *run.size.overlays],
+        model,
+        {"datasets": run.datasets(rollouts=True), "autoencoder": str(run.autoencoder)},
+        training(steps) | {"callbacks": [report]},
+    )
 
 
 def train_heads(run: Run) -> None:
-    """Learn from both recordings to judge what the world model imagines."""
+    """Learn from all recordings to judge what the world model imagines."""
     if not (run.world_model / "heads").exists():
         model = {"world_model": str(run.world_model)}
-        data = str(run.data["mix"])
+        data = str(run.data("mix"))
         report = callback("worldmodel.heads_report.HeadsReport", **model, data=data)
         fit(
-            run.out / "heads",
+            run.out / run.of_round("heads"),
             ["configs/reward.yaml"],
             model,
-            {"datasets": run.datasets("mix", "rollouts"), "autoencoder": str(run.autoencoder)},
+            {"datasets": run.datasets(rollouts=True), "autoencoder": str(run.autoencoder)},
             training(run.size.heads) | {"callbacks": [report]},
         )
 
@@ -183,7 +209,7 @@ def refine(run: Run) -> None:
     frozen = callback("policy.frozen.FrozenFolder", folder=str(run.world_model))
     gate = callback(
         "policy.gate.Gate",
-        failures=str(run.data["rollouts"]),
+        failures=str(run.data("rollouts")),
         real_environment=real,
         episodes=run.size.gate_episodes,
     )
@@ -195,16 +221,17 @@ def refine(run: Run) -> None:
     )
     environment = {
         "checkpoint": str(run.world_model),
-        "contexts": [str(run.data[name]) for name in ("mix", "rollouts")],
+        "contexts": [str(run.data(name)) for name in ("mix", "rollouts")],
         "horizon": run.recipe["length"],
         "num_envs": run.size.num_envs,
         "device": run.size.device,
     }
     work = []
     for folder, seed in run.started():
-        for name, changes in {AFTER: {}, **run.ablations}.items():
+        ablations = run.ablations if run.round == ROUNDS[-1] else {}
+        for name, changes in {run.after: {}, **ablations}.items():
             # the gate speaks of the clone, which is the same in all of them
-            callbacks = [frozen, gate, curve] if name == AFTER else [frozen]
+            callbacks = [frozen, gate, curve] if name == run.after else [frozen]
             inside = folder, name, seed, {"init_args": environment}, changes, callbacks
             work.append(partial(ppo, run, *inside, run.size.refinement))
     run.side_by_side(work)
@@ -271,7 +298,7 @@ def evaluate_one(folder: Path, results: Path, config: Path) -> None:
 def compare(run: Run) -> None:
     """Set imagined against real success: of all evaluations, and of all snapshots on the way."""
     of_policies = run.results.glob("**/evaluation.json")
-    on_the_way = run.out.glob(f"*_demonstrations/*/{AFTER}/snapshots/*/evaluation.json")
+    on_the_way = run.out.glob(f"*_demonstrations/*/{run.after}/snapshots/*/evaluation.json")
     for name, found in ((COMPARED, of_policies), (COMPARED_SNAPSHOTS, on_the_way)):
         paths = sorted(found)
         home = run.results if name == COMPARED else run.out
@@ -294,9 +321,13 @@ STAGES: dict[str, Callable[[Run], None]] = {
 }
 
 
+REPEATED = ("rollouts", "world_model", "heads", "refine")
+"""Stages of every round."""
+
+
 def record_into(run: Run, name: str, sources: list[dict[str, Any]], seed: int) -> None:
     """Record a dataset; a finished one is left as it is, an unfinished one goes on."""
-    folder = run.data[name]
+    folder = run.data(name)
     if not (folder / "meta" / "info.json").exists():
         config = folder.with_suffix(".yaml")
         write(config, run.recipe | {"out": str(folder), "sources": sources, "seed": seed})
@@ -307,7 +338,7 @@ def clone(run: Run, folder: Path, demonstrations: int, seed: int) -> None:
     """Clone a policy from so many demonstrations of every task."""
     if not (folder / "policy").exists():
         expert = {"notes": EXPERTS, "successful": True}
-        source, held_out = run.datasets("mix")
+        source, held_out = run.datasets()
         datasets = [source | expert | {"episodes": demonstrations}, held_out | expert]
         data = {"datasets": datasets, "autoencoder": str(run.autoencoder), "seed": seed}
         trainer = training(run.size.cloning)

@@ -1,13 +1,12 @@
 """How large `refine.py` is in each size, and where in its folder everything lies."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from public_commands import side_by_side
 
 AFTER, BEFORE, SIMULATOR = "after", "before", "simulator"
 TIMES = "times.json"
@@ -15,8 +14,8 @@ COMPARED, COMPARED_SNAPSHOTS = "comparison.json", "comparison_of_snapshots.json"
 
 DEMONSTRATIONS = (2, 1)
 """Of each task, which policies are cloned from: a mediocre start, and a harder one."""
-ROLLOUT_WEIGHT = 0.4
-"""Share of every batch that shows what those policies do."""
+NEWEST_WEIGHT, OLDER_WEIGHT = {1: 0.4, 2: 0.35}, 0.25
+"""Shares of every batch: of the newest rollouts, by round, and of all older ones together."""
 ABLATIONS = {
     "no_anchor": {"anchor_weight": 0.0},
     "no_penalty": {"uncertainty_penalty": 0.0},
@@ -32,8 +31,10 @@ class Size:
         recording: configuration of the recording, which names the tasks.
         overlays: further configurations of the world model.
         autoencoder, world_model, heads, cloning, refinement: steps of each training.
+        further: of the world model in the second round, where it goes on from the first one's.
         rollouts: recorded episodes of each cloned policy with each noise, in every task; a third
             as many are kept for the gate.
+        further_rollouts: likewise of each refined policy, of which a ninth is kept.
         episodes: of an evaluation, in every task.
         gate_episodes: of the gate, in all.
         curve_episodes: of every snapshot of a refinement, in all.
@@ -46,10 +47,12 @@ class Size:
     overlays: tuple[str, ...] = ()
     autoencoder: int = 2800
     world_model: int = 4200
+    further: int = 4000
     heads: int = 80
     cloning: int = 600
-    refinement: int = 120
+    refinement: int = 80
     rollouts: int = 6
+    further_rollouts: int = 9
     episodes: int = 100
     gate_episodes: int = 90
     curve_episodes: int = 60
@@ -63,18 +66,21 @@ SIZES = {
     "gpu": Size(
         recording="configs/record_world4rl.yaml",
         overlays=("configs/size/small.yaml",),
-        share=1.0,
+        share=0.6,
         world_model=12000,
+        further=6000,
         num_envs=512,
         device="cuda",
     ),
     "toy": Size(  # to see every stage run; its figures mean nothing
         autoencoder=30,
         world_model=30,
+        further=10,
         heads=4,
         cloning=30,
         refinement=2,
         rollouts=1,
+        further_rollouts=1,
         episodes=2,
         gate_episodes=6,
         curve_episodes=6,
@@ -95,6 +101,10 @@ class Run:
         ablation: whether they are refined in further ways.
         simulator_iterations: of the same PPO in the simulator.
         jobs: policies that are worked on side by side.
+
+    Attributes:
+        round: 1 refines the clones in a model that knows their rollouts. 2 does so once more, in
+            one that knows what became of the policies that the first round refined.
     """
 
     def __init__(
@@ -107,16 +117,39 @@ class Run:
         simulator_iterations: int,
         jobs: int,
     ):
+        self.round = 1
         self.size, self.out, self.seeds = SIZES[size], out, seeds
         self.simulator_iterations, self.jobs = simulator_iterations, jobs
         self.demonstrations = demonstrations
         self.start = f"{demonstrations}_demonstrations"
         self.ablations = ABLATIONS if ablation else {}
         self.recipe = yaml.safe_load(Path(self.size.recording).read_text())
-        self.data = {name: out / "data" / name for name in ("mix", "validation", "rollouts")}
         self.autoencoder = out / "autoencoder" / "model"
-        self.world_model = out / "uwm" / "model"
         self.results = out / "results"
+
+    def data(self, name: str) -> Path:
+        """Folder of a recording: `mix`, `validation`, or the `rollouts` of a round."""
+        return self.out / "data" / name
+
+    @property
+    def rollouts(self) -> list[str]:
+        """Names of the rollouts that are known in this round, the newest first."""
+        return [self.of_round("rollouts", number) for number in range(self.round, 0, -1)]
+
+    @property
+    def world_model(self) -> Path:
+        """The world model of this round."""
+        return self.out / self.of_round("uwm") / "model"
+
+    @property
+    def after(self) -> str:
+        """Name of this round's refinements."""
+        return self.of_round(AFTER)
+
+    def of_round(self, name: str, number: int | None = None) -> str:
+        """What something is called in a round, by default in this one."""
+        number = number or self.round
+        return name if number == 1 else f"{name}_{number}"
 
     @property
     def every(self) -> int:
@@ -124,22 +157,8 @@ class Run:
         return max(1, self.size.refinement // 3)
 
     def side_by_side(self, work: Iterable[Callable[[], None]]) -> None:
-        """Do what does not depend on each other, several at once, each on its share of the cores.
-
-        Small networks use one core better than two. All is done, or tried, before an error is told.
-        """
-        threads = os.environ.get("OMP_NUM_THREADS")
-        if self.jobs > 1:
-            os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.jobs))
-        try:
-            with ThreadPoolExecutor(self.jobs) as pool:
-                running = [pool.submit(task) for task in work]
-            for task in running:
-                task.result()
-        finally:
-            os.environ.pop("OMP_NUM_THREADS", None)
-            if threads is not None:
-                os.environ["OMP_NUM_THREADS"] = threads
+        """Do what does not depend on each other, `jobs` at once."""
+        side_by_side(work, self.jobs)
 
     def clones(self) -> Iterator[tuple[Path, int, int]]:
         """Folder, demonstrations and seed of every policy that is cloned."""
@@ -148,22 +167,43 @@ class Run:
                 start = self.out / f"{demonstrations}_demonstrations"
                 yield start / f"seed_{seed}" / BEFORE, demonstrations, seed
 
+    def rolled_out(self) -> Iterator[tuple[str, Path]]:
+        """Name and folder of every policy whose rollouts this round begins with."""
+        if self.round == 1:
+            for folder, demonstrations, seed in self.clones():
+                yield f"{demonstrations} demonstrations, seed {seed}", folder
+        else:
+            for folder, seed in self.started():
+                yield f"refined, seed {seed}", folder / self.of_round(AFTER, self.round - 1)
+
     def started(self) -> Iterator[tuple[Path, int]]:
         """Folder and seed of every policy that is refined."""
         for seed in self.seeds:
             yield self.out / self.start / f"seed_{seed}", seed
 
+    @property
+    def refinements(self) -> list[str]:
+        """Names of the refinements of all rounds up to this one."""
+        return [self.of_round(AFTER, number) for number in range(1, self.round + 1)]
+
     def evaluated(self) -> Iterator[tuple[Path, Path]]:
         """Every run that leaves a policy from this start, and the folder of its evaluation."""
         for folder, seed in self.started():
-            for name in (BEFORE, AFTER, *self.ablations):
+            for name in (BEFORE, *self.refinements, *self.ablations):
                 yield folder / name, self.results / self.start / f"seed_{seed}" / name
 
-    def datasets(self, *names: str) -> list[dict[str, Any]]:
-        """Recordings to train on, and the one to validate on."""
-        weights = {"mix": 1 - ROLLOUT_WEIGHT, "rollouts": ROLLOUT_WEIGHT}
-        trained_on = [{"path": str(self.data[name]), "weight": weights[name]} for name in names]
-        return [*trained_on, {"path": str(self.data["validation"]), "split": None}]
+    def datasets(self, rollouts: bool = False) -> list[dict[str, Any]]:
+        """Recordings to train on, with or without rollouts, and the one to validate on."""
+        weights = {"mix": 1.0}
+        if rollouts:
+            newest, *older = self.rollouts
+            weights = {newest: NEWEST_WEIGHT[self.round]}
+            weights |= {name: OLDER_WEIGHT / len(older) for name in older}
+            weights = {"mix": round(1 - sum(weights.values()), 6)} | weights
+        trained_on = [
+            {"path": str(self.data(name)), "weight": weight} for name, weight in weights.items()
+        ]
+        return [*trained_on, {"path": str(self.data("validation")), "split": None}]
 
     def environments(self) -> dict[str, Any]:
         """The real and the imagined environment of the evaluation."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from refine_layout import AFTER, BEFORE, COMPARED, COMPARED_SNAPSHOTS, SIMULATOR, TIMES, Run
+from refine_layout import BEFORE, COMPARED, COMPARED_SNAPSHOTS, SIMULATOR, TIMES, Run
 
 from policy.evaluate import IMAGINED, REAL
 from policy.intervals import fixed_and_broken, wilson
@@ -18,8 +18,8 @@ def summary(run: Run) -> dict[str, Any]:
         folders = [run.results / run.start / f"seed_{seed}" / name for seed in run.seeds]
         return [_read(folder / "evaluation.json") for folder in folders]
 
-    before, after = evaluations(BEFORE), evaluations(AFTER)
-    refined = [folder / AFTER for folder, _ in run.started()]
+    before, after = evaluations(BEFORE), evaluations(run.after)
+    refined = [folder / run.after for folder, _ in run.started()]
     each = zip(run.seeds, before, after, strict=True)
     tasks = sorted(before[0][REAL]["tasks"])
     seconds = _read(run.out / TIMES)
@@ -29,6 +29,7 @@ def summary(run: Run) -> dict[str, Any]:
         "evaluation_seed": before[0]["seed"],
         **figures(before, after),
         "tasks": {task: figures(before, after, task) for task in tasks},
+        "by_round": {name: figures(before, evaluations(name)) for name in run.refinements},
         "by_seed": {str(seed): figures([was], [now]) for seed, was, now in each},
         "ablation": {name: figures(before, evaluations(name)) for name in run.ablations},
         "gate": [_read(folder / "gate.json") for folder in refined],
@@ -106,7 +107,8 @@ def table(result: dict[str, Any]) -> str:
     """The figures as text for a terminal."""
     lines = [f"{'':<26}{'real':>16}{'imagined':>16}{'fixed':>7}{'broken':>8}{'episodes':>10}"]
     seeds = {f"seed {seed}": row for seed, row in result["by_seed"].items()}
-    for name, row in {"all": result, **result["tasks"], **seeds, **result["ablation"]}.items():
+    others = result["by_round"] | result["ablation"]
+    for name, row in {"all": result, **result["tasks"], **seeds, **others}.items():
         rates = "".join(
             f"{row[f'{env}_success_{BEFORE}']:>8.0%} ->{row[f'{env}_success_{AFTER}']:>5.0%}"
             for env in (REAL, IMAGINED)

@@ -25,7 +25,7 @@ from policy.losses import (
     entropy_of,
     standardized,
 )
-from policy.returns import advantages_of, explained_variance, penalized
+from policy.returns import above_average, advantages_of, explained_variance, penalized
 from policy.rollout import Rollout
 
 
@@ -40,12 +40,17 @@ class PPOOptions:
         epochs: times that every step is looked at.
         minibatches: updates an epoch.
         discount: of one step, that is of one chunk of actions.
+        deadline: the time limit is part of the task: an episode that it ends is worth nothing more,
+            and the critic sees how old an episode is. With a discount of 1, what is maximised is
+            the rate of success within the limit, and being faster than that is worth nothing.
+            Otherwise what comes after the limit counts as if the episode had gone on.
         lambda_: of the advantages: 0 trusts the critic, 1 the rewards alone.
         clip: how far the ratio of probabilities may leave 1.
         value_clip: how far a value may move in one update; infinity: as far as it wants.
         anchor_weight: of KL(policy || anchor), the actor as it was at the start.
         entropy_weight: of the entropy, which is to stay high.
-        uncertainty_penalty: of a reward, for one unit of `info["uncertainty"]`.
+        uncertainty_penalty: of a reward, for one unit of `info["uncertainty"]` above what the
+            other environments have in the same step: what it is anyway must not pay for haste.
         critic_warmup: rollouts from which only the critic learns, before the actor moves.
         gradient_clip: largest norm of the gradients of actor and critic, each.
     """
@@ -56,6 +61,7 @@ class PPOOptions:
     epochs: int = 4
     minibatches: int = 4
     discount: float = 0.95
+    deadline: bool = False
     lambda_: float = 0.95
     clip: float = 0.2
     value_clip: float = math.inf
@@ -87,6 +93,7 @@ class Lesson:
 
     Attributes:
         observations: what each step started from.
+        age: steps that the episode was old.
         drawn: what the actor drew.
         log_prob: its log-probability then.
         values: what the critic said then.
@@ -95,6 +102,7 @@ class Lesson:
     """
 
     observations: dict[str, Tensor]
+    age: Float[Tensor, " steps"]
     drawn: Float[Tensor, "steps chunk action_dim"]
     log_prob: Float[Tensor, " steps"]
     values: Float[Tensor, " steps"]
@@ -109,6 +117,7 @@ class Lesson:
         """Some of the steps."""
         return Lesson(
             {key: values[rows] for key, values in self.observations.items()},
+            self.age[rows],
             self.drawn[rows],
             self.log_prob[rows],
             self.values[rows],
@@ -132,6 +141,9 @@ class PPO:
         critic: looks at the same observations.
         options: see there.
 
+    Raises:
+        ValueError: a deadline, and a critic without a clock.
+
     Attributes:
         anchor: the actor as it was at the start, frozen; None where nothing is anchored to it.
         optimizer: Adam over both.
@@ -145,6 +157,8 @@ class PPO:
         options: PPOOptions = PPOOptions(),  # noqa: B008 - never changed
     ):
         assert isinstance(actor, nn.Module)
+        if options.deadline and critic.clock is None:
+            raise ValueError("with a deadline the critic needs a clock: critic_beside(clock=steps)")
         self.actor, self.critic, self.options = actor, critic, options
         self.anchor: Any = None
         if options.anchor_weight:
@@ -206,10 +220,18 @@ class PPO:
         options, shape = self.options, rollout.rewards.shape
         observations = {key: x.flatten(0, 1) for key, x in rollout.observations.items()}
         reached = {key: x.flatten(0, 1) for key, x in rollout.reached.items()}
-        values, next_values = self.critic(observations), self.critic(reached)
+        age = rollout.age.flatten()
+        values, next_values = self.critic(observations, age), self.critic(reached, age + 1)
+        over = rollout.terminated
+        if options.deadline:
+            over = over | rollout.truncated
         advantages = advantages_of(
-            penalized(rollout.rewards, rollout.uncertainty, options.uncertainty_penalty),
-            options.discount * ~rollout.terminated,
+            penalized(
+                rollout.rewards,
+                above_average(rollout.uncertainty, rollout.valid),
+                options.uncertainty_penalty,
+            ),
+            options.discount * ~over,
             values.view(shape),
             next_values.view(shape),
             rollout.ends,
@@ -217,7 +239,8 @@ class PPO:
         ).flatten()
         drawn = rollout.drawn.flatten(0, 1)
         log_prob = self.actor.distribution(observations).log_prob(drawn)
-        every = Lesson(observations, drawn, log_prob, values, advantages, advantages + values)
+        returns = advantages + values
+        every = Lesson(observations, age, drawn, log_prob, values, advantages, returns)
         return every.take(rollout.valid.flatten().nonzero()[:, 0])
 
     def loss(self, batch: Lesson) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
@@ -227,7 +250,7 @@ class PPO:
         log_prob = policy.log_prob(batch.drawn)
         advantages = standardized(batch.advantages)
         policy_loss = clipped_surrogate(log_prob, batch.log_prob, advantages, options.clip)
-        values = self.critic(batch.observations)
+        values = self.critic(batch.observations, batch.age)
         value_loss = clipped_value_loss(values, batch.values, batch.returns, options.value_clip)
         entropy = entropy_of(policy)
         loss = policy_loss + value_loss - options.entropy_weight * entropy

@@ -61,7 +61,7 @@ class Refinement(L.LightningModule):
 
     Raises:
         DatasetError: the folder is no policy, or its actor cannot be trained by itself.
-        ValueError: an environment that the policy cannot act in.
+        ValueError: an environment that the policy cannot act in, or a deadline without `restart`.
     """
 
     def __init__(
@@ -78,6 +78,8 @@ class Refinement(L.LightningModule):
         super().__init__()
         if steps < 1:
             raise ValueError(f"steps={steps} must be at least 1")
+        if ppo.deadline and not restart:
+            raise ValueError("ppo.deadline needs restart: true, and steps as long as the horizon")
         self.automatic_optimization = False
         self.environment = environment
         self.steps, self.restart, self.seed = steps, restart, seed
@@ -93,7 +95,8 @@ class Refinement(L.LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             trained = _trainable(self.cloned, actor)
-            self.critic = critic_beside(trained, self.cloned.shapes)
+            clock = steps if ppo.deadline else None
+            self.critic = critic_beside(trained, self.cloned.shapes, clock=clock)
         self.actor = trained
         assert isinstance(trained, StochasticActor)
         self.learner = PPO(trained, self.critic, ppo)

@@ -72,6 +72,23 @@ def penalized(
     return rewards - weight * uncertainty
 
 
+def above_average(
+    uncertainty: Float[Tensor, "L E"], valid: Bool[Tensor, "L E"]
+) -> Float[Tensor, "L E"]:
+    """By how much an environment is less certain than the others in the same step.
+
+    u_le - mean over valid e' of u_le', and 0 where a step is not valid. A model's uncertainty grows
+    with the horizon whatever is done; taken as it is, it would be a price on every further step.
+
+    Args:
+        uncertainty: u, of every step.
+        valid: which of them count.
+    """
+    known = torch.where(valid, uncertainty, torch.zeros_like(uncertainty))
+    mean = known.sum(1, keepdim=True) / valid.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(valid, uncertainty - mean, torch.zeros_like(uncertainty))
+
+
 def explained_variance(
     values: Float[Tensor, " steps"], returns: Float[Tensor, " steps"]
 ) -> Float[Tensor, ""]:

@@ -33,7 +33,9 @@ class Rollout:
         drawn: what the actor drew from its distribution.
         rewards: of each step.
         terminated: whether the episode ended there for good.
+        truncated: whether it ran into the environment's time limit there.
         ends: whether what comes after belongs to another episode, truncation included.
+        age: steps that the episode was old before this one.
         valid: False for steps that only reset, and behind an early truncation.
         uncertainty: the environment's `info["uncertainty"]`; zeros where it tells none.
         episodes: those that ended.
@@ -44,7 +46,9 @@ class Rollout:
     drawn: Float[Tensor, "L E chunk action_dim"]
     rewards: Float[Tensor, "L E"]
     terminated: Bool[Tensor, "L E"]
+    truncated: Bool[Tensor, "L E"]
     ends: Bool[Tensor, "L E"]
+    age: Float[Tensor, "L E"]
     valid: Bool[Tensor, "L E"]
     uncertainty: Float[Tensor, "L E"]
     episodes: "Episodes"
@@ -153,6 +157,7 @@ class Collector:
             given, reward, terminated, truncated, info = self.envs.step(self.commands(actions))
             resets, over = self._resets, terminated | truncated
             valid = ~resets & ~self._cut
+            age = self._steps.astype(np.float32)
             uncertainty = told(info, "uncertainty", len(over))
             unsure = valid & self._too_uncertain(uncertainty)
             self._count(episodes, reward, told(info, "success", len(over)) > 0, over, only_first)
@@ -164,6 +169,8 @@ class Collector:
             step = {
                 "rewards": np.asarray(reward, np.float32),
                 "terminated": terminated & valid,
+                "truncated": truncated & ~terminated & valid,
+                "age": age,
                 "ends": over | unsure,
                 "valid": valid,
                 "uncertainty": uncertainty.astype(np.float32),

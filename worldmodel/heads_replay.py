@@ -113,7 +113,7 @@ def replay(
         *(torch.cat(parts, dim=2)[:, :, :horizon] for parts in zip(*judged, strict=True))
     )
     return Replay(
-        outputs=heads.summarize(members),
-        error=difference.square().mean((2, 3, 4, 5)).sqrt(),
-        known=held_out.action_mask.cumprod(1).bool(),
+        outputs=FrameOutputs(*(value.cpu() for value in heads.summarize(members))),
+        error=difference.square().mean((2, 3, 4, 5)).sqrt().cpu(),
+        known=held_out.action_mask.cumprod(1).bool().cpu(),
     )

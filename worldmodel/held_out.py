@@ -18,6 +18,8 @@ from worldmodel.world_model import WorldModel
 class HeldOut:
     """The beginnings of E episodes, T frames each; a shorter one is padded with its last frame.
 
+    Frames, latents, actions and their mask lie on the world model's device.
+
     Attributes:
         frames: as recorded, at the model's frame size.
         latents: the same, encoded.
@@ -125,12 +127,13 @@ def read_held_out(
         known, values = _actions(model, dataset, int(episode), frames - 1)
         actions.append(values)
         masks.append(known & (torch.arange(frames - 1) < length - 1))
-    all_frames = torch.stack(pictures)
+    device = model.network.device
+    all_frames = torch.stack(pictures).to(device)
     return HeldOut(
         frames=all_frames,
         latents=torch.stack([model.encode(clip).float() for clip in all_frames]),
-        actions=torch.stack(actions),
-        action_mask=torch.stack(masks),
+        actions=torch.stack(actions).to(device),
+        action_mask=torch.stack(masks).to(device),
         lengths=torch.from_numpy(lengths),
         tasks=[dataset.tasks[episode] for episode in chosen],
         episodes=[int(episode) for episode in chosen],

@@ -114,4 +114,4 @@ def _possible(held_out: HeldOut) -> list[Query]:
 
 def _beside(frames: UInt8[Tensor, "t views 3 height width"]) -> UInt8[Tensor, "t 3 height wide"]:
     """All views of a frame beside each other."""
-    return rearrange(frames, "t v c h w -> t c h (v w)")
+    return rearrange(frames.cpu(), "t v c h w -> t c h (v w)")

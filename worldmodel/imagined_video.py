@@ -134,16 +134,17 @@ def _episode(
 ) -> Episode:
     """An imagined clip as an episode: its start's task, and the actions that it was given."""
     frames = {
-        camera: rearrange(clip[:, view], "t c h w -> t h w c").contiguous().numpy()
+        camera: rearrange(clip[:, view], "t c h w -> t h w c").contiguous().cpu().numpy()
         for view, camera in enumerate(model.cameras)
     }
     actions: np.ndarray | None = None
     mask: np.ndarray | None = None
     if query == "forward_dynamics" and model.action_normalizer is not None:
         given = len(clip) - 1
-        padded = torch.nn.functional.pad(held_out.actions[row, :given], (0, 0, 0, 1))
+        padded = torch.nn.functional.pad(held_out.actions[row, :given].cpu(), (0, 0, 0, 1))
         actions = model.action_normalizer.denormalize(padded).numpy()
-        mask = torch.nn.functional.pad(held_out.action_mask[row, :given], (0, 1)).numpy()
+        known = held_out.action_mask[row, :given].cpu()
+        mask = torch.nn.functional.pad(known, (0, 1)).numpy()
     return Episode(
         frames,
         actions=actions,

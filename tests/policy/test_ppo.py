@@ -1,6 +1,7 @@
 """PPO on rollouts made by hand."""
 
 import copy
+from dataclasses import fields
 
 import pytest
 import torch
@@ -24,17 +25,20 @@ def rollout(steps=8, envs=16, seed=0, good=0.5):
         drawn=drawn,
         rewards=-(drawn - good).square().sum((2, 3)),
         terminated=true,
+        truncated=~true,
         ends=true,
+        age=torch.zeros(steps, envs),
         valid=true.clone(),
         uncertainty=torch.zeros(steps, envs),
         episodes=Episodes(),
     )
 
 
-def learner(seed=0, **options):
+def learner(seed=0, clock=None, **options):
     torch.manual_seed(seed)
     actor = GaussianActor({"state": (3,)}, 2, width=32, depth=1)
-    return PPO(actor, critic_beside(actor, actor.encoder.shapes), PPOOptions(**options))
+    critic = critic_beside(actor, actor.encoder.shapes, clock=clock)
+    return PPO(actor, critic, PPOOptions(**options))
 
 
 def update(ppo, times=1, **options):
@@ -80,9 +84,11 @@ def test_steps_that_are_not_valid_teach_nothing():
     half = Rollout(
         {"state": half.observations["state"][:4]},
         {"state": half.reached["state"][:4]},
-        *(getattr(half, name)[:4] for name in ("drawn", "rewards", "terminated", "ends")),
-        valid=half.valid[:4],
-        uncertainty=half.uncertainty[:4],
+        **{
+            field.name: getattr(half, field.name)[:4]
+            for field in fields(Rollout)
+            if field.name not in ("observations", "reached", "episodes")
+        },
         episodes=Episodes(),
     )
     for ppo, data in ((spoiled, given), (clean, half)):
@@ -102,12 +108,65 @@ def test_what_a_truncated_episode_was_worth(terminated, returns):
     assert ppo.lesson(given).returns.tolist() == returns
 
 
+@pytest.mark.parametrize(("deadline", "returns"), [(False, [1, 2, 2]), (True, [0, 0, 2])])
+def test_behind_a_deadline_nothing_is_worth_anything(deadline, returns):
+    ppo = learner(clock=3, discount=0.5, lambda_=1.0, deadline=deadline)
+    torch.nn.init.constant_(ppo.critic.value.bias, 4.0)
+    given = rollout(steps=3, envs=1)
+    given.rewards.zero_()
+    given.terminated.zero_()
+    given.ends = given.truncated = torch.tensor([[False], [True], [False]])
+    assert ppo.lesson(given).returns.tolist() == returns
+
+
+def test_an_early_truncation_is_no_deadline():
+    ppo = learner(clock=3, discount=0.5, lambda_=1.0, deadline=True)
+    torch.nn.init.constant_(ppo.critic.value.bias, 4.0)
+    given = rollout(steps=3, envs=1)
+    given.rewards.zero_()
+    given.terminated.zero_()
+    given.ends = torch.tensor([[False], [True], [False]])
+    assert ppo.lesson(given).returns.tolist() == [1, 2, 2]
+
+
+def test_with_a_deadline_haste_is_worth_nothing_and_coming_too_late_everything():
+    """Four steps: success in the second, in the fourth, and never."""
+    ppo = learner(clock=4, discount=1.0, lambda_=1.0, deadline=True)
+    given = rollout(steps=4, envs=3)
+    given.rewards.zero_()
+    given.rewards[1, 0] = given.rewards[3, 1] = 1.0
+    given.terminated = given.rewards > 0
+    given.truncated = torch.zeros_like(given.terminated)
+    given.truncated[3, 2] = True
+    given.ends = given.terminated | given.truncated
+    assert ppo.lesson(given).returns.view(4, 3)[0].tolist() == [1.0, 1.0, 0.0]
+
+
+def test_a_critic_with_a_clock_tells_early_from_late():
+    torch.manual_seed(0)
+    critic = Critic(ObservationEncoder({"state": (3,)}, 32), clock=8)
+    seen = {"state": torch.zeros(9, 3)}
+    age = torch.arange(9.0)
+    optimizer = torch.optim.Adam(critic.parameters(), 3e-3)
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss = (critic(seen, age) - (1 - age / 8)).square().mean()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 1e-3
+    with pytest.raises(ValueError, match="needs a clock"):
+        learner(deadline=True)
+
+
 def test_uncertainty_costs_reward():
     ppo = learner(uncertainty_penalty=2.0)
-    given = rollout()
-    free = ppo.lesson(given).returns
-    given.uncertainty += 0.25
-    assert torch.allclose(ppo.lesson(given).returns, free - 0.5)
+    given = rollout(envs=4)
+    free = ppo.lesson(given).returns.view(8, 4)
+    given.uncertainty += torch.tensor([0.5, 0.5, 0.5, 1.5])  # 0.25 below the average, 0.75 above
+    expected = free + torch.tensor([0.5, 0.5, 0.5, -1.5])
+    assert torch.allclose(ppo.lesson(given).returns.view(8, 4), expected)
+    given.uncertainty += torch.arange(8.0)[:, None]  # the same for all of a step
+    assert torch.allclose(ppo.lesson(given).returns.view(8, 4), expected)
 
 
 def test_the_same_seed_learns_the_same():

@@ -1,12 +1,16 @@
 """Figures, pictures and datasets that come out of a saved model."""
 
 import json
+from contextlib import nullcontext
+from copy import deepcopy
 
 import numpy as np
 import pytest
 import torch
 from tiny_autoencoders import tiny_autoencoder
+from torch import nn
 
+from video.autoencoder import FrameAutoencoder
 from video.episodes import open_dataset
 from video.errors import DatasetError
 from video.statistics import Normalizer
@@ -128,6 +132,18 @@ def test_held_out_episodes_are_the_recorded_ones(toy_model, tiny_dataset, square
     assert held_out.action_mask[0].tolist() == [True] * 19 + [False] * 4
     torch.testing.assert_close(held_out.actions[0, :19], torch.from_numpy(recorded.actions[:19]))
     assert held_out.frames[0, 22].equal(held_out.frames[0, 19])
+
+
+def test_held_out_episodes_lie_where_the_model_does(toy_model, tiny_dataset, monkeypatch):
+    """Nothing has a value on the "meta" device, and nothing of another goes together with it."""
+    monkeypatch.setattr(FrameAutoencoder, "_autocast", lambda *_: nullcontext())  # not on meta
+    model = deepcopy(toy_model)
+    nn.Module.to(model.network, "meta")
+    model.autoencoder.to("meta")
+    held_out = read_held_out(model, tiny_dataset, "test", frames=9)
+    parts = held_out.frames, held_out.latents, held_out.actions, held_out.action_mask
+    assert {part.device.type for part in parts} == {"meta"}
+    assert model.decode(held_out.latents).shape == held_out.frames.shape
 
 
 def test_data_that_does_not_fit_is_named(toy_model, tiny_dataset, tiny_videos, monkeypatch):

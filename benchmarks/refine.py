@@ -9,11 +9,11 @@
     world_model  on both recordings
     heads        reward, success, state and uncertainty, on both
     refine       the clones, by PPO inside the frozen world model, behind the gate
-                 (these four once more: what the refined policies really do, a model that goes on
-                 from the first one with that, and the clones refined in it)
-    evaluate     all policies, imagined and real, before and after, on the same episodes
+    evaluate     clones and refined policies on the same episodes, imagined and real
+                 (these five once more: what the refined policies really do, a world model that goes
+                 on from the first one with that, and the clones refined in it)
     simulator    the same PPO in the simulator: what does the gain cost there?
-    compare      imagined with real success over all of them
+    compare      imagined with real success over all policies of the last round
 
 Every stage is made of the project's public commands and leaves files in a folder of its own; what
 is there is not done again, so a stopped benchmark goes on, and `--only` can spread it over
@@ -97,6 +97,7 @@ def main() -> None:
         options.ablation,
         options.simulator_iterations,
         options.jobs,
+        options.rounds,
     )
     for number, name in in_order(options.only, options.rounds):
         run.round = number
@@ -228,8 +229,7 @@ def refine(run: Run) -> None:
     }
     work = []
     for folder, seed in run.started():
-        ablations = run.ablations if run.round == ROUNDS[-1] else {}
-        for name, changes in {run.after: {}, **ablations}.items():
+        for name, changes in {run.after: {}, **run.ablations}.items():
             # the gate speaks of the clone, which is the same in all of them
             callbacks = [frozen, gate, curve] if name == run.after else [frozen]
             inside = folder, name, seed, {"init_args": environment}, changes, callbacks
@@ -278,7 +278,7 @@ def ppo(
 
 
 def evaluate(run: Run) -> None:
-    """Play the same episodes with every policy, imagined and real."""
+    """Play the same episodes with every policy of this round, imagined and real."""
     config = evaluation(run)
     run.side_by_side(
         partial(evaluate_one, folder, results, config) for folder, results in run.evaluated()
@@ -297,14 +297,14 @@ def evaluate_one(folder: Path, results: Path, config: Path) -> None:
 
 def compare(run: Run) -> None:
     """Set imagined against real success: of all evaluations, and of all snapshots on the way."""
-    of_policies = run.results.glob("**/evaluation.json")
-    on_the_way = run.out.glob(f"*_demonstrations/*/{run.after}/snapshots/*/evaluation.json")
+    of_policies = [results / "evaluation.json" for _, results in run.evaluated()]
+    on_the_way = run.out.glob(f"{run.start}/*/{run.after}/snapshots/*/evaluation.json")
     for name, found in ((COMPARED, of_policies), (COMPARED_SNAPSHOTS, on_the_way)):
         paths = sorted(found)
         home = run.results if name == COMPARED else run.out
         names = [short_name(path.parent.relative_to(home)) for path in paths]
         arguments = json.dumps([str(path) for path in paths]), "--names", json.dumps(names)
-        python("policy", "compare", *arguments, "--out", run.results / name)
+        python("policy", "compare", *arguments, "--out", run.results / run.start / name)
 
 
 STAGES: dict[str, Callable[[Run], None]] = {
@@ -321,7 +321,7 @@ STAGES: dict[str, Callable[[Run], None]] = {
 }
 
 
-REPEATED = ("rollouts", "world_model", "heads", "refine")
+REPEATED = ("rollouts", "world_model", "heads", "refine", "evaluate")
 """Stages of every round."""
 
 

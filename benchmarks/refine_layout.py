@@ -101,6 +101,7 @@ class Run:
         ablation: whether they are refined in further ways.
         simulator_iterations: of the same PPO in the simulator.
         jobs: policies that are worked on side by side.
+        rounds: how many.
 
     Attributes:
         round: 1 refines the clones in a model that knows their rollouts. 2 does so once more, in
@@ -116,13 +117,14 @@ class Run:
         ablation: bool,
         simulator_iterations: int,
         jobs: int,
+        rounds: int,
     ):
-        self.round = 1
+        self.round, self.rounds = 1, rounds
         self.size, self.out, self.seeds = SIZES[size], out, seeds
         self.simulator_iterations, self.jobs = simulator_iterations, jobs
         self.demonstrations = demonstrations
         self.start = f"{demonstrations}_demonstrations"
-        self.ablations = ABLATIONS if ablation else {}
+        self.ablated = ablation
         self.recipe = yaml.safe_load(Path(self.size.recording).read_text())
         self.autoencoder = out / "autoencoder" / "model"
         self.results = out / "results"
@@ -142,9 +144,19 @@ class Run:
         return self.out / self.of_round("uwm") / "model"
 
     @property
+    def before(self) -> str:
+        """Name of the clones' evaluation in this round's world model."""
+        return self.of_round(BEFORE)
+
+    @property
     def after(self) -> str:
         """Name of this round's refinements."""
         return self.of_round(AFTER)
+
+    @property
+    def ablations(self) -> dict[str, dict[str, float]]:
+        """Further ways to refine in the last round, and what they change."""
+        return ABLATIONS if self.ablated and self.round == self.rounds else {}
 
     def of_round(self, name: str, number: int | None = None) -> str:
         """What something is called in a round, by default in this one."""
@@ -181,16 +193,13 @@ class Run:
         for seed in self.seeds:
             yield self.out / self.start / f"seed_{seed}", seed
 
-    @property
-    def refinements(self) -> list[str]:
-        """Names of the refinements of all rounds up to this one."""
-        return [self.of_round(AFTER, number) for number in range(1, self.round + 1)]
-
     def evaluated(self) -> Iterator[tuple[Path, Path]]:
-        """Every run that leaves a policy from this start, and the folder of its evaluation."""
+        """Every policy of this round from this start, and the folder of its evaluation."""
         for folder, seed in self.started():
-            for name in (BEFORE, *self.refinements, *self.ablations):
-                yield folder / name, self.results / self.start / f"seed_{seed}" / name
+            results = self.results / self.start / f"seed_{seed}"
+            yield folder / BEFORE, results / self.before
+            for name in (self.after, *self.ablations):
+                yield folder / name, results / name
 
     def datasets(self, rollouts: bool = False) -> list[dict[str, Any]]:
         """Recordings to train on, with or without rollouts, and the one to validate on."""

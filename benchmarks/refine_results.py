@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from refine_layout import BEFORE, COMPARED, COMPARED_SNAPSHOTS, SIMULATOR, TIMES, Run
+from refine_layout import AFTER, BEFORE, COMPARED, COMPARED_SNAPSHOTS, SIMULATOR, TIMES, Run
 
 from policy.evaluate import IMAGINED, REAL
 from policy.intervals import fixed_and_broken, wilson
@@ -18,7 +18,7 @@ def summary(run: Run) -> dict[str, Any]:
         folders = [run.results / run.start / f"seed_{seed}" / name for seed in run.seeds]
         return [_read(folder / "evaluation.json") for folder in folders]
 
-    before, after = evaluations(BEFORE), evaluations(run.after)
+    before, after = evaluations(run.before), evaluations(run.after)
     refined = [folder / run.after for folder, _ in run.started()]
     each = zip(run.seeds, before, after, strict=True)
     tasks = sorted(before[0][REAL]["tasks"])
@@ -29,14 +29,19 @@ def summary(run: Run) -> dict[str, Any]:
         "evaluation_seed": before[0]["seed"],
         **figures(before, after),
         "tasks": {task: figures(before, after, task) for task in tasks},
-        "by_round": {name: figures(before, evaluations(name)) for name in run.refinements},
+        "by_round": {
+            f"round {number}": figures(
+                *(evaluations(run.of_round(name, number)) for name in (BEFORE, AFTER))
+            )
+            for number in range(1, run.round + 1)
+        },
         "by_seed": {str(seed): figures([was], [now]) for seed, was, now in each},
         "ablation": {name: figures(before, evaluations(name)) for name in run.ablations},
         "gate": [_read(folder / "gate.json") for folder in refined],
         "exploitation": exploitation(refined),
         "simulator": in_simulator(run),
-        "imagined_against_real": truth(run.results / COMPARED),
-        "snapshots_against_real": truth(run.results / COMPARED_SNAPSHOTS),
+        "imagined_against_real": truth(run.results / run.start / COMPARED),
+        "snapshots_against_real": truth(run.results / run.start / COMPARED_SNAPSHOTS),
         "imagined_steps_per_second": float(np.mean([_speed(folder) for folder in refined])),
         "wall_minutes": round(sum(seconds.values()) / 60, 2),
         "wall_minutes_by_stage": {name: round(value / 60, 2) for name, value in seconds.items()},

@@ -68,6 +68,13 @@ def test_uncertainty_is_paid_for():
         penalized(torch.zeros(1), torch.zeros(1), weight=-1)
 
 
+def test_uncertainty_is_compared_with_the_others_in_the_same_step():
+    uncertainty = torch.tensor([[0.25, 0.75, 9.0], [2.0, 9.0, torch.nan], [1.0, 1.0, 1.0]])
+    valid = torch.tensor([[True, True, False], [True, False, False], [False, False, False]])
+    expected = [[-0.25, 0.25, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    assert above_average(uncertainty, valid).tolist() == expected
+
+
 @pytest.mark.parametrize(
     ("values", "share"),
     [
@@ -77,13 +84,6 @@ def test_uncertainty_is_paid_for():
         ([4.0, 2.0, 0.0], -3.0),
     ],
 )
-def test_uncertainty_is_compared_with_the_others_in_the_same_step():
-    uncertainty = torch.tensor([[0.25, 0.75, 9.0], [2.0, 9.0, torch.nan], [1.0, 1.0, 1.0]])
-    valid = torch.tensor([[True, True, False], [True, False, False], [False, False, False]])
-    expected = [[-0.25, 0.25, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
-    assert above_average(uncertainty, valid).tolist() == expected
-
-
 def test_explained_variance(values, share):
     assert_close(
         explained_variance(torch.tensor(values), torch.tensor([0.0, 2.0, 4.0])).item(), share

@@ -53,6 +53,9 @@ def test_next_step_autoreset(copy):
     assert found.valid.T.tolist() == [[1, 1, 0, 1, 1, 0], [1, 1, 1, 0, 1, 1]]
     assert found.ends.T.tolist() == [[0, 1, 0, 0, 1, 0], [0, 0, 1, 0, 0, 0]]
     assert found.terminated.T.tolist() == [[0, 1, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0]]
+    assert found.truncated.T.tolist() == [[0] * 6, [0, 0, 1, 0, 0, 0]]
+    old = torch.tensor(times(found.observations)).T[found.valid]
+    assert found.age[found.valid].tolist() == old.tolist()
     assert times(found.reached) == [[1, 2, 0, 1, 2, 0], [1, 2, 3, 0, 1, 2]]
     assert found.rewards.T.tolist() == [[1, 2, 0, 1, 2, 0], [1, 2, 3, 0, 1, 2]]
 
@@ -65,6 +68,8 @@ def test_same_step_autoreset(as_dict):
     assert found.valid.all()
     assert found.ends.T.tolist() == [[0, 1, 0, 1, 0, 1], [0, 0, 1, 0, 0, 1]]
     assert found.terminated.T.tolist() == [[0, 1, 0, 1, 0, 1], [0] * 6]
+    assert found.truncated.T.tolist() == [[0] * 6, [0, 0, 1, 0, 0, 1]]
+    assert found.age.T.tolist() == times(found.observations)
 
 
 @pytest.mark.parametrize("mode", [NEXT, SAME])

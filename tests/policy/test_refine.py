@@ -172,6 +172,15 @@ def environment(folders, **options):
     return ImaginedVectorEnv(folders / "world", autoreset_mode="same_step", **settings)
 
 
+def test_a_deadline_needs_whole_episodes(folders, tmp_path, capsys):
+    within = {"ppo": {"deadline": True, "discount": 1.0, "epochs": 1, "minibatches": 1}}
+    fit(config(folders, tmp_path / "run", iterations=1, **within))
+    assert (tmp_path / "run" / "policy").is_dir()
+    with pytest.raises(SystemExit):
+        fit(config(folders, tmp_path / "other", iterations=1, restart=False, **within))
+    assert "ppo.deadline needs restart: true" in capsys.readouterr().err
+
+
 def test_refuses_an_environment_of_another_chunk(folders):
     with pytest.raises(ValueError, match="chunk to 2"):
         Refinement(str(folders / "policy"), environment(folders, chunk=1))

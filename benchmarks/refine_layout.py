@@ -166,7 +166,7 @@ class Run:
     @property
     def every(self) -> int:
         """Iterations between two looks at a refinement."""
-        return max(1, self.size.refinement // 3)
+        return -(-self.size.refinement // 3)
 
     def side_by_side(self, work: Iterable[Callable[[], None]]) -> None:
         """Do what does not depend on each other, `jobs` at once."""

@@ -113,14 +113,14 @@ def main() -> None:
 
 
 def in_order(chosen: list[str], rounds: int) -> Iterator[tuple[int, str]]:
-    """Stages and the round of each: those that are made once, before or after all rounds."""
-    for number in range(1, rounds + 1):
-        for name in STAGES:
-            repeated = name in REPEATED
-            first, last = number == 1, number == rounds
-            is_before = list(STAGES).index(name) < list(STAGES).index(REPEATED[0])
-            if name in chosen and (repeated or (first if is_before else last)):
-                yield number, name
+    """Stages and the round of each: those that are made once come before or after all rounds."""
+    names = list(STAGES)
+    begin = names.index(REPEATED[0])
+    end = begin + len(REPEATED)
+    every = [(1, name) for name in names[:begin]]
+    every += [(number, name) for number in range(1, rounds + 1) for name in REPEATED]
+    every += [(rounds, name) for name in names[end:]]
+    return ((number, name) for number, name in every if name in chosen)
 
 
 def record(run: Run) -> None:

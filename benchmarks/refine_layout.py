@@ -66,7 +66,7 @@ SIZES = {
     "gpu": Size(
         recording="configs/record_world4rl.yaml",
         overlays=("configs/size/small.yaml",),
-        share=0.6,
+        share=1.0,
         world_model=12000,
         further=6000,
         num_envs=512,

@@ -25,7 +25,7 @@ _EMPTY_LINES = (
     "Does not validate against any of the Union subtypes",
     "Subtypes:",
     "Errors:",
-    "- Expected a <class 'NoneType'>",
+    "Expected a <class 'NoneType'>",
     "Given value type:",
     "Given value:",
     "Not a valid subclass of",
@@ -59,7 +59,11 @@ class ShortErrors(ArgumentParser):
 
 def shortened(message: str) -> str:
     """Jsonargparse's message without the lines that only describe its type machinery."""
-    lines = [line for line in message.splitlines() if not line.strip().startswith(_EMPTY_LINES)]
+    lines = [
+        line
+        for line in message.splitlines()
+        if not line.strip().removeprefix("- ").startswith(_EMPTY_LINES)
+    ]
     return re.sub(r"^( *)- ", r"\1", "\n".join(lines), flags=re.MULTILINE).strip()
 
 

@@ -216,3 +216,13 @@ def test_only_what_helps_is_left_of_a_long_message():
         "    Problem with given class_path 'toy.Net':\n"
         "        Option 'widht' is not accepted"
     )
+
+
+def test_a_list_of_what_could_be_given_instead_is_left_out():
+    message = """runs/uwm/model is no folder. Name that of the model that stays frozen.
+  - Not a valid subclass of Callback
+  Subclass types expect one of:
+  - a class path (str)
+  - a dict with class_path entry"""
+    expected = "runs/uwm/model is no folder. Name that of the model that stays frozen."
+    assert shortened(message) == expected

@@ -81,5 +81,5 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
 def _call(*words: object) -> None:
     """Show a command and wait for it; what it prints goes to the error stream."""
     command = [str(word) for word in words]
-    print("$", *command, file=sys.stderr, flush=True)
+    sys.stderr.write(f"$ {' '.join(command)}\n")  # at once: others may be writing beside it
     subprocess.run(command, check=True, stdout=sys.stderr)

@@ -43,6 +43,8 @@ VIDEO_CLIPS = 6
 REDRAW = 16
 """What readers learn from bare video: their tokens redraw the frames, so many pixels small."""
 AUTOENCODER = "video/autoencoders/metaworld"
+SHIFT = 3
+"""Pixels by which a reader's clips are shifted at most, where there are few labels."""
 UNSURE = 10.0
 """Doubt up to which the reader's actions are taken: all, since they count by their confidence."""
 DEMONSTRATIONS = {"episodes": 10, "notes": {"policy": "Expert()"}, "successful": True}
@@ -115,7 +117,7 @@ def train_reader(options: argparse.Namespace, share: float) -> None:
         sources = [{"path": data, "labels": share, "drop_unlabelled": True}]
         if share < 1:
             sources.append({"path": data, "action_free": True})
-            sizes = {"sizes": {"redraw": REDRAW}}
+            sizes = {"sizes": {"redraw": REDRAW}, "optimization": {"shift": SHIFT}}
         train("configs/idm.yaml", folder, sources, options.idm_steps, options, sizes)
     if not result.exists():
         python("inverse_dynamics", "calibrate", model, options.validation, "--split", "validation")

@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -59,6 +60,8 @@ class ReaderOptimization:
             own share.
         mask_weight: weight, in the loss, of the share of the picture that a learned mask shows.
         redraw_weight: weight of redrawing the frames, if `sizes.redraw` says so.
+        shift: places (pixels or latents) by which a clip is shifted each way, at most: with few
+            labels, what a movement looks like is then learned wherever it is.
     """
 
     learning_rate: float = 0.02
@@ -70,6 +73,7 @@ class ReaderOptimization:
     noise: float = 0.0
     mask_weight: float = 0.1
     redraw_weight: float = 1.0
+    shift: int = 0
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -78,7 +82,7 @@ class ReaderOptimization:
                 f"need 0 < cooldown <= 1 and warmup_steps >= 1, got {self.cooldown} and "
                 f"{self.warmup_steps}"
             )
-        for name in ("noise", "state_weight", "mask_weight", "redraw_weight"):
+        for name in ("noise", "state_weight", "mask_weight", "redraw_weight", "shift"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
 
@@ -166,7 +170,7 @@ class InverseDynamicsTraining(L.LightningModule):
         """Read the clips, compare with what was recorded."""
         assert self.network is not None
         torch.manual_seed(seed_of_step(self.trainer, self.seed, batch_idx))  # noise and dropout
-        frames = pictures_of(batch)
+        frames = shifted(pictures_of(batch), self.optimization.shift)
         share = torch.rand(len(frames), 1, 1, 1, 1, 1, device=frames.device)
         noise = self.optimization.noise * share * torch.randn_like(frames)
         actions, state, shown, redrawn = self.network(frames + noise)
@@ -259,3 +263,24 @@ class InverseDynamicsTraining(L.LightningModule):
 def pictures_of(batch: dict[str, Tensor]) -> Float[Tensor, "batch frames views channels h w"]:
     """What the network looks at: a batch's latents, or its frames where there are none."""
     return batch["latents"] if "latents" in batch else scale_frames(batch["frames"])
+
+
+def shifted(
+    frames: Float[Tensor, "batch frames views channels h w"], most: int
+) -> Float[Tensor, "batch frames views channels h w"]:
+    """Every clip moved within the picture, all its frames alike; what is missing is repeated.
+
+    Args:
+        frames: of the clips.
+        most: places, up, down, left or right; each clip's own are drawn from PyTorch's generator.
+    """
+    if most == 0:
+        return frames
+    height, width = frames.shape[-2:]
+    padded = F.pad(frames.flatten(1, 3), (most,) * 4, mode="replicate")
+    offsets = torch.randint(2 * most + 1, (len(frames), 2)).tolist()
+    moved = [
+        clip[:, down : down + height, right : right + width]
+        for clip, (down, right) in zip(padded, offsets, strict=True)
+    ]
+    return torch.stack(moved).view_as(frames)

@@ -15,7 +15,7 @@ from tiny_datasets import FPS, moving_square
 from inverse_dynamics.evaluate import evaluate
 from inverse_dynamics.held_out import read_split
 from inverse_dynamics.model import InverseDynamicsModel
-from inverse_dynamics.training import InverseDynamicsTraining, ReaderOptimization
+from inverse_dynamics.training import InverseDynamicsTraining, ReaderOptimization, shifted
 from video.cli import main
 from video.errors import DatasetError
 from video.front_door import run_commands
@@ -291,3 +291,19 @@ def test_settings_of_embodiments_must_name_them(two_bodies, capsys):
     assert "those of 'wide' have 4 action dimensions" in refused(
         two_bodies, capsys, *names, "{narrow: [x, y], wide: [a]}"
     )
+
+
+def test_a_shifted_clip_moves_as_a_whole():
+    """Every pixel is its own number: the inside of a clip says by how much it was moved."""
+    rows, columns = torch.meshgrid(torch.arange(9.0), torch.arange(7.0), indexing="ij")
+    frames = torch.stack((rows, columns)).expand(20, 3, 1, 2, 9, 7)
+    torch.manual_seed(0)
+    moved = shifted(frames, 2)
+    offsets = moved[..., 4, 3] - torch.tensor([4.0, 3.0])  # clip, frame, view, row or column
+    assert (offsets == offsets[:, :1]).all()
+    assert set(offsets.unique().tolist()) == {-2, -1, 0, 1, 2}
+    expected = torch.stack((rows, columns)) + offsets[:, 0, 0, :, None, None]
+    expected[:, 0].clamp_(0, 8)  # what lies outside repeats the edge
+    expected[:, 1].clamp_(0, 6)
+    assert moved.equal(expected[:, None, None].expand_as(moved))
+    assert shifted(frames, 0) is frames

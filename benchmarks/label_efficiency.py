@@ -42,9 +42,9 @@ VIDEO_CLIPS = 6
 """Likewise from the recording that has no actions at all."""
 REDRAW = 16
 """What readers learn from bare video: their tokens redraw the frames, so many pixels small."""
-AUTOENCODER = "video/autoencoders/metaworld"
 SHIFT = 3
-"""Pixels by which a reader's clips are shifted at most, where there are few labels."""
+"""Pixels by which the clips of readers of few labels are shifted at most."""
+AUTOENCODER = "video/autoencoders/metaworld"
 UNSURE = 10.0
 """Doubt up to which the reader's actions are taken: all, since they count by their confidence."""
 DEMONSTRATIONS = {"episodes": 10, "notes": {"policy": "Expert()"}, "successful": True}
@@ -62,7 +62,10 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--steps", type=int, default=4200, help="of every world model")
     parser.add_argument(
-        "--idm-steps", type=int, default=1800, help="of every inverse dynamics model"
+        "--idm-steps",
+        type=int,
+        default=1800,
+        help="of the inverse dynamics model of all labels; others have half as many",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the labels and of the training")
     parser.add_argument("--split", default="test", help="split of the data that is reported")
@@ -113,12 +116,13 @@ def train_reader(options: argparse.Namespace, share: float) -> None:
     result = folder / f"{options.split}.json"
     model = folder / "model"
     if not model.exists():
-        data, sizes = str(options.data), {}
+        data, steps, changes = str(options.data), options.idm_steps, {}
         sources = [{"path": data, "labels": share, "drop_unlabelled": True}]
         if share < 1:
             sources.append({"path": data, "action_free": True})
-            sizes = {"sizes": {"redraw": REDRAW}, "optimization": {"shift": SHIFT}}
-        train("configs/idm.yaml", folder, sources, options.idm_steps, options, sizes)
+            steps //= 2  # few labels are soon known by heart
+            changes = {"sizes": {"redraw": REDRAW}, "optimization": {"shift": SHIFT}}
+        train("configs/idm.yaml", folder, sources, steps, options, changes)
     if not result.exists():
         python("inverse_dynamics", "calibrate", model, options.validation, "--split", "validation")
         arguments = ("--split", options.split, "--out", result, "--device", options.device)

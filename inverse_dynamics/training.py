@@ -273,6 +273,8 @@ def shifted(
     Args:
         frames: of the clips.
         most: places, up, down, left or right; each clip's own are drawn from PyTorch's generator.
+
+    Source: Kostrikov et al. (DrQ), arXiv 2004.13649, for single pictures.
     """
     if most == 0:
         return frames

@@ -201,6 +201,8 @@ def test_settings_that_cannot_be_are_named():
         ReaderOptimization(noise=-1)
     with pytest.raises(ValueError, match="mask_weight=-1"):
         ReaderOptimization(mask_weight=-1)
+    with pytest.raises(ValueError, match="shift=-1"):
+        ReaderOptimization(shift=-1)
 
 
 def write_squares(path: Path, fps: float = FPS, camera: str = "top", actions: int = 2) -> Path:

@@ -1,6 +1,6 @@
 """The network: from the frames of a clip to a distribution for every action between them.
 
-Every frame becomes one token by itself (`picture_encoder.py`), after a mask has hidden what does
+Every frame becomes one token by itself (`video/picture_encoder.py`), after a mask has hidden what does
 not matter, if one is learned (`mask.py`). A step's token joins those of its two frames and their
 difference; attention over all steps of the clip, earlier and later ones, does the rest. The robot's
 state can be read off a frame's token, which is trained, where the data have it, only because it
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from inverse_dynamics.estimate import Estimate, Parameters, estimate
 from inverse_dynamics.kinds import KINDS
 from inverse_dynamics.mask import PictureMask
-from inverse_dynamics.picture_encoder import PictureEncoder
+from video.picture_encoder import PictureEncoder
 
 DIFFERENCE_GAIN = 8.0
 """Neighbouring frames differ little."""

@@ -113,6 +113,7 @@ def heads_table(result: dict) -> str:
             ]
         lines.append(f"{name:<42}{cells[0]:>22}{cells[1]:>24}")
 
+    row("success: threshold", ("success", "threshold"), ".2f")
     row("success, frames: precision", ("success", "precision"), ".2f")
     row("success, frames: recall", ("success", "recall"), ".2f")
     for rule in ("every_member", "mean", "two_frames"):
@@ -159,9 +160,10 @@ def _figures(
     imagined = replay(model, held_out, chunk, steps, seed)
     figures: dict = {"uncertainty": uncertainty_figures(imagined, seed)}
     if model.heads.config["has_success"] and labels.success_mask.any():
-        figures["success"] = success_figures(imagined, labels, seed)
+        threshold = model.heads.config["success_threshold"]
+        figures["success"] = success_figures(imagined, labels, seed, threshold)
         figures["success"]["by_task"] = {
-            task: _of_task(task, held_out, imagined, labels, seed)
+            task: _of_task(task, held_out, imagined, labels, seed, threshold)
             for task in sorted(set(held_out.tasks))
         }
     if model.heads.config["has_reward"] and labels.reward_mask.any():
@@ -177,13 +179,20 @@ def _state(model: WorldModel, imagined: Replay) -> Tensor:
     return model.state_normalizer.denormalize(imagined.outputs.state)
 
 
-def _of_task(task: str, held_out: HeldOut, imagined: Replay, labels: TrueLabels, seed: int) -> dict:
+def _of_task(
+    task: str,
+    held_out: HeldOut,
+    imagined: Replay,
+    labels: TrueLabels,
+    seed: int,
+    threshold: float,
+) -> dict:
     """The episodes of one task by the environment's rule, every member."""
     rows = [row for row, name in enumerate(held_out.tasks) if name == task]
     mask = imagined.known & labels.success_mask
     lowest = imagined.outputs.lowest_success_logit.sigmoid().masked_fill(~mask, 0.0)
     succeeded = (labels.success & mask).any(dim=1)
-    figures = episode_figures(lowest[rows].amax(dim=1), succeeded[rows], seed)
+    figures = episode_figures(lowest[rows].amax(dim=1), succeeded[rows], seed, threshold)
     return {name: value for name, value in figures.items() if name != "curve"}
 
 

@@ -15,6 +15,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from worldmodel.frame_pictures import FramePictures
+
 Grid = tuple[int, int, int]
 """Views, rows and columns of a block's video tokens."""
 
@@ -64,7 +66,7 @@ class FrameHeads(ModelMixin, ConfigMixin):
 
     Each member pools the video tokens with attention queries of its own, one set for each frame of
     the block; a token's key and value know its place in the picture, so the grid may have any size.
-    The frame's action token joins behind the pooling.
+    The frame's action token joins behind the pooling, and so does what `FramePictures` finds in it.
 
     Args:
         width: channels of a token.
@@ -75,10 +77,13 @@ class FrameHeads(ModelMixin, ConfigMixin):
         has_success: whether success was trained.
         reward_mean: of the labelled training data.
         reward_std: likewise.
+        success_threshold: probability from which a frame counts as success.
         members: size of the ensemble.
         channels: channels of the pooled tokens.
         pools: attention heads of a query.
         hidden: hidden units of a member.
+        maps: feature maps of `FramePictures`; 0: the pooling alone.
+        patch: rows and columns of the latents' places in a token, for these.
 
     Raises:
         ValueError: channels that the pools do not divide.
@@ -95,10 +100,13 @@ class FrameHeads(ModelMixin, ConfigMixin):
         has_success: bool = True,
         reward_mean: float = 0.0,
         reward_std: float = 1.0,
+        success_threshold: float = 0.5,
         members: int = 5,
         channels: int = 128,
         pools: int = 4,
         hidden: int = 64,
+        maps: int = 0,
+        patch: int = 2,
     ):
         super().__init__()
         if channels % pools:
@@ -120,6 +128,9 @@ class FrameHeads(ModelMixin, ConfigMixin):
         self.inner_bias = nn.Parameter(torch.zeros(members, 1, hidden))
         self.outer = _weights(members, hidden, 3 + state_dim, gain=0.5)
         self.outer_bias = nn.Parameter(torch.zeros(members, 1, 3 + state_dim))
+        self.look = None
+        if maps:
+            self.look = FramePictures(width, frames, patch, views, maps, members * hidden)
         nn.init.normal_(self.embed_view.weight, std=0.02)
 
     def forward(self, features: Float[Tensor, "batch tokens width"], grid: Grid) -> FrameOutputs:
@@ -156,7 +167,11 @@ class FrameHeads(ModelMixin, ConfigMixin):
 
         actions = self.embed_action(features[:, video:]).unflatten(-1, (members, -1))  # b k m u
         hidden = (pooled @ self.pooled).unflatten(1, (batch, self.frames))
-        hidden = F.silu(hidden + self.frame + actions.permute(2, 0, 1, 3)).flatten(1, 2)
+        hidden = hidden + self.frame + actions.permute(2, 0, 1, 3)
+        if self.look is not None:
+            seen = self.look(features[:, :video], grid).unflatten(-1, (members, -1))  # b k m u
+            hidden = hidden + seen.permute(2, 0, 1, 3)
+        hidden = F.silu(hidden).flatten(1, 2)
         hidden = F.silu(torch.baddbmm(self.inner_bias, hidden, self.inner))
         result = torch.baddbmm(self.outer_bias, hidden, self.outer)
         result = result.unflatten(1, (batch, self.frames))

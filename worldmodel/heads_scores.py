@@ -29,7 +29,9 @@ FEWEST_EPISODES = 10
 RESAMPLES = 300
 
 
-def success_figures(replay: Replay, labels: TrueLabels, seed: int = 0) -> dict:
+def success_figures(
+    replay: Replay, labels: TrueLabels, seed: int = 0, threshold: float = 0.5
+) -> dict:
     """Precision and recall by frame, and what becomes of whole episodes.
 
     A true episode is a success if one of its frames is; the imagined one by each of three rules, at
@@ -40,6 +42,7 @@ def success_figures(replay: Replay, labels: TrueLabels, seed: int = 0) -> dict:
     probability = replay.outputs.success_logit.sigmoid().where(mask, torch.zeros(()))
     lowest = replay.outputs.lowest_success_logit.sigmoid().where(mask, torch.zeros(()))
     judged, true = lowest[mask], labels.success[mask]
+    passed = (judged > threshold).int()
     succeeded = (labels.success & mask).any(dim=1)
     best = {
         "every_member": lowest.amax(dim=1),
@@ -48,19 +51,26 @@ def success_figures(replay: Replay, labels: TrueLabels, seed: int = 0) -> dict:
     }
     rows = torch.arange(len(mask))[:, None].expand_as(mask)[mask]
     return {
-        "precision": binary_precision(judged, true.int()).item(),
-        "recall": binary_recall(judged, true.int()).item(),
+        "precision": binary_precision(passed, true.int()).item(),
+        "recall": binary_recall(passed, true.int()).item(),
         "auroc": auroc(judged, true),
         "auroc_interval": interval(
             lambda drawn: _auroc_of_rows(judged, true, rows, drawn), len(mask), seed
         ),
         "frames": int(mask.sum()),
-        "episodes": {name: episode_figures(score, succeeded, seed) for name, score in best.items()},
+        "threshold": threshold,
+        "episodes": {
+            name: episode_figures(score, succeeded, seed, threshold)
+            for name, score in best.items()
+        },
     }
 
 
 def episode_figures(
-    score: Float[Tensor, " episodes"], succeeded: Bool[Tensor, " episodes"], seed: int = 0
+    score: Float[Tensor, " episodes"],
+    succeeded: Bool[Tensor, " episodes"],
+    seed: int = 0,
+    threshold: float = 0.5,
 ) -> dict:
     """What share of the failed and of the successful episodes passes for a success.
 
@@ -68,16 +78,17 @@ def episode_figures(
         score: an episode passes where this is above a threshold.
         succeeded: what is true.
         seed: of the resampling.
+        threshold: the one that is in use.
 
     Returns:
-        At a threshold of 0.5 with 95 % intervals, at `THRESHOLDS`, and at the lowest thresholds
+        At the `threshold` with 95 % intervals, at `THRESHOLDS`, and at the lowest thresholds
         that keep to `FALSE_SUCCESS_RATES` on these very episodes.
     """
     failed = ~succeeded
     figures: dict = {"failed": int(failed.sum()), "successful": int(succeeded.sum())}
     for name, part in (("false_success_rate", score[failed]), ("recall", score[succeeded])):
         if len(part):
-            passed = (part > 0.5).float()
+            passed = (part > threshold).float()
             figures[name] = passed.mean().item()
             figures[f"{name}_interval"] = interval(
                 lambda drawn, passed=passed: passed[drawn].mean().item(), len(part), seed

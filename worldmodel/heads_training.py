@@ -4,6 +4,7 @@ The losses are in `heads_objective.py`, the imagining in `heads_rollouts.py`. Im
 more than judging, so every batch of clips is imagined once and then looked at several times.
 """
 
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from torch import Tensor, nn
 
 from video.clips import labelled_rows
 from video.datamodule import ClipDataModule
+from video.episodes import open_dataset
 from video.errors import DatasetError
 from video.statistics import Normalizer
+from video.step_seeds import seed_of_step
 from worldmodel.blocks import cut
 from worldmodel.draws import RowDraws, step_generator
 from worldmodel.heads import FrameHeads, Grid
@@ -30,8 +33,11 @@ from worldmodel.heads_objective import (
 )
 from worldmodel.heads_rollouts import HeadsRollouts, imagine_clips
 from worldmodel.schedule import learning_rate_factor
+from worldmodel.success_threshold import fit_threshold
 from worldmodel.uwm import ANCHOR_FRAMES
 from worldmodel.world_model import WorldModel, require_world_model
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -45,6 +51,7 @@ class HeadSizes:
     channels: int = 128
     pools: int = 4
     hidden: int = 64
+    maps: int = 32
 
 
 @dataclass
@@ -145,6 +152,7 @@ class HeadsTraining(L.LightningModule):
                 frames=network.block_frames,
                 state_dim=self.data.state_dim if has["state"] else 0,
                 views=network.views,
+                patch=network.patch,
                 has_reward=has["reward"],
                 has_success=has["success"],
                 reward_mean=mean,
@@ -160,6 +168,7 @@ class HeadsTraining(L.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Imagine a batch of clips, then judge its blocks several times, in parts."""
         assert self.heads is not None
+        torch.manual_seed(seed_of_step(self.trainer, self.seed, batch_idx))  # dropout
         generator = step_generator(self.seed, self.trainer.global_step)
         features, labels, weights, grid = self._imagine(batch, generator)
         optimizer, raw = self.optimizers(), self.optimizers(use_pl_optimizer=False)
@@ -212,7 +221,30 @@ class HeadsTraining(L.LightningModule):
         assert self.world_model is not None
         assert self.heads is not None
         self.world_model.heads = self.heads
+        if self.heads.config["has_success"]:
+            self._fit_threshold(self.world_model, self.heads)
         self.world_model.save_heads(self.folder)
+
+    def _fit_threshold(self, model: WorldModel, heads: FrameHeads) -> None:
+        """Let imagined successes be as frequent as true ones, on the validation episodes."""
+        splits = [
+            (source.path, source.validation_split)
+            for source in self.data.sources
+            if not source.action_free
+            and len(open_dataset(source.path).splits.get(source.validation_split, ()))
+        ]
+        was_training = heads.training
+        heads.eval()
+        threshold = fit_threshold(model, splits, self.seed)
+        heads.train(was_training)
+        if threshold is None:
+            log.warning(
+                "too few validation episodes with and without success: a frame counts as success "
+                "from a probability of %s, and nobody knows whether that is right",
+                heads.config["success_threshold"],
+            )
+        else:
+            heads.register_to_config(success_threshold=threshold)
 
     def _imagine(
         self, batch: dict[str, Tensor], generator: torch.Generator

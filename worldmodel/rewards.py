@@ -35,20 +35,21 @@ class LearnedReward:
     """The data's own reward, as the world model's heads learned it.
 
     Args:
-        threshold: probability from which a frame counts as success, where the heads know success.
+        threshold: probability from which a frame counts as success, where the heads know success;
+            None: the one that was fitted with the heads.
         unanimous: whether every member of the ensemble must believe in it, or their mean.
     """
 
     needs = "has_reward"
 
-    def __init__(self, threshold: float = 0.5, unanimous: bool = True):
+    def __init__(self, threshold: float | None = None, unanimous: bool = True):
         self.threshold = threshold
         self.unanimous = unanimous
 
     def __call__(self, step: ImaginedStep) -> Verdict:
         """Judge the frames."""
         outputs, heads = _outputs(step), step.model.heads
-        success = _success(outputs, self.threshold, self.unanimous)
+        success = _success(step, self.threshold, self.unanimous)
         if heads is not None and not heads.config["has_success"]:
             success = torch.zeros_like(success)
         return Verdict(outputs.reward, success)
@@ -58,20 +59,21 @@ class LearnedSuccess:
     """1 for a frame that the world model's success classifier accepts, else 0.
 
     Args:
-        threshold: probability from which a frame counts as success.
+        threshold: probability from which a frame counts as success; None: the one that was fitted
+            with the heads, at which success is as frequent as it is true.
         unanimous: whether every member of the ensemble must believe in it, or their mean. RL looks
             for the frames that fool the classifier; it has to fool all of them.
     """
 
     needs = "has_success"
 
-    def __init__(self, threshold: float = 0.5, unanimous: bool = True):
+    def __init__(self, threshold: float | None = None, unanimous: bool = True):
         self.threshold = threshold
         self.unanimous = unanimous
 
     def __call__(self, step: ImaginedStep) -> Verdict:
         """Judge the frames."""
-        success = _success(_outputs(step), self.threshold, self.unanimous)
+        success = _success(step, self.threshold, self.unanimous)
         return Verdict(success.float(), success)
 
 
@@ -153,7 +155,10 @@ def _outputs(step: ImaginedStep) -> FrameOutputs:
 
 
 def _success(
-    outputs: FrameOutputs, threshold: float, unanimous: bool
+    step: ImaginedStep, threshold: float | None, unanimous: bool
 ) -> Bool[Tensor, "rows chunk"]:
+    outputs, heads = _outputs(step), step.model.heads
+    if threshold is None:
+        threshold = 0.5 if heads is None else heads.config["success_threshold"]
     logit = outputs.lowest_success_logit if unanimous else outputs.success_logit
     return logit.sigmoid() >= threshold

@@ -23,6 +23,7 @@ from worldmodel.heads_training import HeadsTraining
 from worldmodel.queries import forward_dynamics
 from worldmodel.rollout import rollout
 from worldmodel.rollout_state import block_noise, draw_seeds
+from worldmodel.success_threshold import episode_scores
 from worldmodel.uwm import UWM
 from worldmodel.world_model import WorldModel
 
@@ -126,6 +127,28 @@ def test_a_run_gives_the_model_heads_and_changes_nothing_else(
     assert "predicted_error: AUROC" in printed
     assert f"wrote {tmp_path / 'run' / 'heads.json'}" in printed
     assert len(losses(tmp_path / "run")) == 4
+
+
+def test_imagined_successes_are_as_frequent_as_true_ones(
+    config, model_folder, tiny_dataset, monkeypatch, caplog
+):
+    """On the episodes that are validated on, where there are enough of them."""
+    toy = yaml.safe_load(config.read_text())
+    (seen,) = toy["data"]["init_args"]["datasets"]
+    toy["data"]["init_args"]["datasets"].append(seen | {"split": None, "validation_split": "train"})
+    config.write_text(yaml.safe_dump(toy))
+    main(["fit", "-c", str(config), *QUIET])
+    assert "too few validation episodes" in caplog.text
+    monkeypatch.setattr("worldmodel.success_threshold.FEWEST", 1)
+    main(["fit", "-c", str(config), *QUIET])
+    model = WorldModel.from_pretrained(model_folder)
+    assert model.heads is not None
+    threshold = model.heads.config["success_threshold"]
+    found = [episode_scores(model, tiny_dataset, split) for split in ("train", "test")]
+    score, succeeded = (torch.cat(parts) for parts in zip(*found, strict=True))
+    assert 0 < succeeded.sum() < len(succeeded)
+    assert (score > threshold).sum() == succeeded.sum()
+    assert threshold != 0.5
 
 
 def test_a_trial_run_leaves_nothing_behind(config, model_folder, tmp_path):

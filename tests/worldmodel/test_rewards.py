@@ -52,6 +52,15 @@ def test_the_mean_is_believed_where_the_members_need_not_agree():
     assert verdict.success.tolist() == [[True, True], [True, False]]
 
 
+def test_the_threshold_of_the_heads_is_used_where_no_other_is_given(monkeypatch):
+    """The logit of 0.8 is 1.386."""
+    step = step_of(logits=torch.tensor([[1.3, 1.4], [3.0, 0.1]]))
+    monkeypatch.setitem(step.model.heads.config, "success_threshold", 0.8)
+    assert LearnedSuccess()(step).success.tolist() == [[False, True], [True, False]]
+    assert LearnedReward()(step).success.tolist() == [[False, True], [True, False]]
+    assert LearnedSuccess(0.5)(step).success.tolist() == [[True, True], [True, True]]
+
+
 def test_a_stricter_threshold_accepts_less():
     """The logit of 0.9 is 2.197."""
     logits = torch.tensor([[2.19, 2.2], [3.0, 0.1]])

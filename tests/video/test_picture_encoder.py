@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from inverse_dynamics.picture_encoder import PictureEncoder
+from video.picture_encoder import PictureEncoder
 
 
 def build(frame_shape, channels=1, patch=1) -> PictureEncoder:

@@ -37,8 +37,6 @@ class PictureEncoder(nn.Module):
         ValueError: a picture that does not divide into patches.
     """
 
-    centers: Tensor
-
     def __init__(
         self,
         frame_shape: Sequence[int],
@@ -61,10 +59,6 @@ class PictureEncoder(nn.Module):
         )
         self.maps = nn.Conv2d(channels, channels, 1)
         self.values = nn.Conv2d(channels, values, 1)
-        down = torch.linspace(-1, 1, rows // patch)
-        across = torch.linspace(-1, 1, columns // patch)
-        grid = torch.stack(torch.meshgrid(down, across, indexing="ij"), dim=-1)
-        self.register_buffer("centers", grid.flatten(0, 1), persistent=False)
         self.embed_found = nn.Linear(views * channels * (3 + values), width)
         self.embed_whole = nn.Linear(views * channels * GLANCE**2, width)
         self.dropout = nn.Dropout(dropout)
@@ -98,9 +92,18 @@ class PictureEncoder(nn.Module):
         self, features: Float[Tensor, "pictures channels rows columns"]
     ) -> Float[Tensor, "pictures found"]:
         """Soft centre, strength and surroundings of what each map looks for."""
-        maps = self.maps(features).flatten(2)
-        attention = maps.softmax(dim=-1)
-        centers = attention @ self.centers
-        strengths = maps.logsumexp(dim=-1, keepdim=True) - math.log(maps.shape[-1])
+        maps = self.maps(features)
+        attention = maps.flatten(2).softmax(dim=-1)
+        centers = attention @ centers_of(*maps.shape[2:], like=attention)
+        strengths = maps.flatten(2).logsumexp(dim=-1, keepdim=True) - math.log(attention.shape[-1])
         values = attention @ self.values(features).flatten(2).mT
         return torch.cat((centers, strengths, values), dim=-1).flatten(1)
+
+
+def centers_of(rows: int, columns: int, like: Tensor) -> Float[Tensor, "places 2"]:
+    """Row and column of every place of a picture, from -1 to 1."""
+    down, across = (
+        torch.linspace(-1, 1, count, dtype=like.dtype, device=like.device)
+        for count in (rows, columns)
+    )
+    return torch.cartesian_prod(down, across)

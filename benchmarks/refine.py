@@ -57,6 +57,8 @@ ROUNDS = (1, 2)
 FURTHER_RATE = 7e-4
 """Learning rate of a world model that goes on."""
 UNCERTAINTY_PENALTY = 0.1
+HEAD_MAPS = 32
+"""Feature maps by which the heads look at every frame: a button is small."""
 
 
 def main() -> None:
@@ -192,9 +194,10 @@ def train_world_model(run: Run) -> None:
 def train_heads(run: Run) -> None:
     """Learn from all recordings to judge what the world model imagines."""
     if not (run.world_model / "heads").exists():
-        model = {"world_model": str(run.world_model)}
+        place = {"world_model": str(run.world_model)}
         data = str(run.data("mix"))
-        report = callback("worldmodel.heads_report.HeadsReport", **model, data=data)
+        report = callback("worldmodel.heads_report.HeadsReport", **place, data=data)
+        model = place | {"sizes": {"maps": HEAD_MAPS}}
         fit(
             run.out / run.of_round("heads"),
             ["configs/reward.yaml"],

@@ -50,7 +50,7 @@ class Size:
     further: int = 4000
     heads: int = 80
     cloning: int = 600
-    refinement: int = 80
+    refinement: int = 30
     rollouts: int = 6
     further_rollouts: int = 9
     episodes: int = 100

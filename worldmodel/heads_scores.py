@@ -60,8 +60,7 @@ def success_figures(
         "frames": int(mask.sum()),
         "threshold": threshold,
         "episodes": {
-            name: episode_figures(score, succeeded, seed, threshold)
-            for name, score in best.items()
+            name: episode_figures(score, succeeded, seed, threshold) for name, score in best.items()
         },
     }
 

@@ -51,7 +51,7 @@ class HeadSizes:
     channels: int = 128
     pools: int = 4
     hidden: int = 64
-    maps: int = 32
+    maps: int = 0
 
 
 @dataclass

@@ -159,6 +159,6 @@ def _success(
 ) -> Bool[Tensor, "rows chunk"]:
     outputs, heads = _outputs(step), step.model.heads
     if threshold is None:
-        threshold = 0.5 if heads is None else heads.config["success_threshold"]
+        threshold = 0.5 if heads is None else float(heads.config["success_threshold"])
     logit = outputs.lowest_success_logit if unanimous else outputs.success_logit
     return logit.sigmoid() >= threshold

@@ -60,9 +60,7 @@ def episode_scores(
     return lowest.amax(dim=1)[known], (labels.success & mask).any(dim=1)[known]
 
 
-def fit_threshold(
-    model: WorldModel, splits: list[tuple[str, str]], seed: int = 0
-) -> float | None:
+def fit_threshold(model: WorldModel, splits: list[tuple[str, str]], seed: int = 0) -> float | None:
     """The balanced threshold over the episodes of several splits; None where too few are known.
 
     Args:

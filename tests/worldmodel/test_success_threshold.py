@@ -1,7 +1,5 @@
 """The threshold from which a frame counts as success."""
 
-import logging
-
 import pytest
 import torch
 

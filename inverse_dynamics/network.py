@@ -3,8 +3,9 @@
 Every frame becomes one token by itself (`video/picture_encoder.py`), after a mask has hidden what
 does not matter, if one is learned (`mask.py`). A step's token joins those of its two frames and
 their difference; attention over all steps of the clip, earlier and later ones, does the rest. The
-robot's state can be read off a frame's token, which is trained, where the data have it, only because
-it teaches the tokens where to look. So can the frame itself, small: that needs no label at all.
+robot's state can be read off a frame's token, which is trained, where the data have it, only
+because it teaches the tokens where to look. So can the frame itself, small: that needs no label at
+all.
 """
 
 import math

@@ -36,9 +36,6 @@ LABELLED_CLIPS = 48
 """Clips with actions in every batch of a world model."""
 RECORDED_CLIPS = 16
 """Of these, where actions are read: those whose actions were recorded."""
-FINISH_RECORDED_CLIPS = 32
-"""Likewise in the last sixth of the steps, which sets right what read actions taught wrongly."""
-FINISH = {"learning_rate": 3e-4, "warmup_steps": 20, "cooldown": 1.0, "ema_decay": 0.99}
 HIDDEN_CLIPS = 24
 """Clips without actions from the episodes whose labels are hidden."""
 VIDEO_CLIPS = 6
@@ -154,35 +151,15 @@ def train_world_model(options: argparse.Namespace, share: float, way: str) -> No
     folder = folder_of(options, share, way)
     result = folder / f"{options.split}.json"
     if not (folder / "model").exists():
-        steps, changes, recorded = options.steps, {}, RECORDED_CLIPS
-        if way == "pseudo" and share < 1:
-            begun, steps = folder / "begun", steps // 6
-            if not (begun / "model").exists():
-                clips = mixture(options, share, way, recorded)
-                train_on(clips, begun, options.steps - steps, options)
-            changes = {"start_from": str(begun / "model"), "optimization": FINISH}
-            recorded = FINISH_RECORDED_CLIPS
-        train_on(mixture(options, share, way, recorded), folder, steps, options, changes)
+        clips = mixture(options, share, way)
+        batch = {"batch_size": sum(source["weight"] for source in clips)}
+        train("configs/uwm.yaml", folder, clips, options.steps, options, data=batch)
     if not result.exists():
         arguments = ("--split", options.split, "--out", result, "--device", options.device)
         python("worldmodel", "evaluate", folder / "model", options.data, *arguments)
 
 
-def train_on(
-    clips: list[dict[str, Any]],
-    folder: Path,
-    steps: int,
-    options: argparse.Namespace,
-    changes: dict[str, Any] | None = None,
-) -> None:
-    """Train a world model on batches of so many clips of each source."""
-    batch = {"batch_size": sum(source["weight"] for source in clips)}
-    train("configs/uwm.yaml", folder, clips, steps, options, changes, batch)
-
-
-def mixture(
-    options: argparse.Namespace, share: float, way: str, recorded_clips: int
-) -> list[dict[str, Any]]:
+def mixture(options: argparse.Namespace, share: float, way: str) -> list[dict[str, Any]]:
     """Where a batch's clips come from; the weights are how many from where.
 
     Clips without actions teach nothing of what actions do: however many there are, they come on
@@ -200,8 +177,8 @@ def mixture(
     count = LABELLED_CLIPS - VIDEO_CLIPS
     of_data = [recorded | {"weight": count}]
     if share < 1:
-        read = {"path": data, "weight": count - recorded_clips}
-        of_data = [recorded | {"weight": recorded_clips}, read]
+        read = {"path": data, "weight": count - RECORDED_CLIPS}
+        of_data = [recorded | {"weight": RECORDED_CLIPS}, read]
     return [*of_data, {"path": videos, "weight": VIDEO_CLIPS}]
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from video.errors import DatasetError
 from video.safe_files import write_json
-from worldmodel.heads_replay import Replay, TrueLabels, read_labels, replay
+from worldmodel.heads_replay import FRAMES, Replay, TrueLabels, read_labels, replay
 from worldmodel.heads_scores import (
     episode_figures,
     reward_figures,
@@ -17,9 +17,6 @@ from worldmodel.heads_scores import (
 )
 from worldmodel.held_out import HeldOut, open_split, read_held_out
 from worldmodel.world_model import WorldModel
-
-FRAMES = 65
-"""Frames of an episode that are looked at, at most, the first included."""
 
 
 def evaluate_heads(

@@ -14,6 +14,9 @@ from worldmodel.rollout import advance
 from worldmodel.rollout_state import draw_seeds, start
 from worldmodel.world_model import WorldModel
 
+FRAMES = 65
+"""Frames of an episode that are looked at, at most, the first included."""
+
 
 @dataclass
 class TrueLabels:

@@ -221,9 +221,10 @@ class HeadsTraining(L.LightningModule):
         assert self.world_model is not None
         assert self.heads is not None
         self.world_model.heads = self.heads
+        self.world_model.save_heads(self.folder)  # before anything that may fail
         if self.heads.config["has_success"]:
             self._fit_threshold(self.world_model, self.heads)
-        self.world_model.save_heads(self.folder)
+            self.world_model.save_heads(self.folder)
 
     def _fit_threshold(self, model: WorldModel, heads: FrameHeads) -> None:
         """Let imagined successes be as frequent as true ones, on the validation episodes."""
@@ -231,6 +232,7 @@ class HeadsTraining(L.LightningModule):
             (source.path, source.validation_split)
             for source in self.data.sources
             if not source.action_free
+            and source.cameras is None  # the model's own names are looked for
             and len(open_dataset(source.path).splits.get(source.validation_split, ()))
         ]
         was_training = heads.training

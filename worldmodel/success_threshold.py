@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from worldmodel.heads_replay import read_labels, replay
+from worldmodel.heads_replay import FRAMES, read_labels, replay
 from worldmodel.held_out import open_split, read_held_out
 from worldmodel.world_model import WorldModel
 
-FRAMES = 65
-"""Frames of an episode that are looked at, at most, the first included."""
+EPISODES = 120
+"""Of a split, spread evenly over it, at most."""
 
 FEWEST = 10
 """Successful and failed episodes that a threshold is taken from, at least."""
@@ -51,7 +51,8 @@ def episode_scores(
     ensemble believes at least is what counts. Those of which no success is known are left out.
     """
     dataset, chosen, _ = open_split(model, data, split)
-    held_out = read_held_out(model, data, split, min(FRAMES, int(dataset.lengths[chosen].max())))
+    frames = min(FRAMES, int(dataset.lengths[chosen].max()))
+    held_out = read_held_out(model, data, split, frames, EPISODES)
     labels = read_labels(model, data, split, held_out)
     imagined = replay(model, held_out, seed=seed)
     mask = imagined.known & labels.success_mask

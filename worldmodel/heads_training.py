@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from video.clips import labelled_rows
 from video.datamodule import ClipDataModule
-from video.episodes import open_dataset
 from video.errors import DatasetError
 from video.statistics import Normalizer
 from video.step_seeds import seed_of_step
@@ -228,16 +227,9 @@ class HeadsTraining(L.LightningModule):
 
     def _fit_threshold(self, model: WorldModel, heads: FrameHeads) -> None:
         """Let imagined successes be as frequent as true ones, on the validation episodes."""
-        splits = [
-            (source.path, source.validation_split)
-            for source in self.data.sources
-            if not source.action_free
-            and source.cameras is None  # the model's own names are looked for
-            and len(open_dataset(source.path).splits.get(source.validation_split, ()))
-        ]
         was_training = heads.training
         heads.eval()
-        threshold = fit_threshold(model, splits, self.seed)
+        threshold = fit_threshold(model, self.data.sources, self.seed)
         heads.train(was_training)
         if threshold is None:
             log.warning(

@@ -5,12 +5,15 @@ pressed, and not whether in this frame or in the next. At a probability of one h
 successes. So the threshold is taken from whole held-out episodes instead.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from video.clip_sources import ClipSource
+from video.episodes import open_dataset
 from worldmodel.heads_replay import FRAMES, read_labels, replay
 from worldmodel.held_out import open_split, read_held_out
 from worldmodel.world_model import WorldModel
@@ -43,7 +46,11 @@ def balanced_threshold(
 
 
 def episode_scores(
-    model: WorldModel, data: Path | str, split: str, seed: int = 0
+    model: WorldModel,
+    data: Path | str,
+    split: str,
+    seed: int = 0,
+    tasks: Sequence[str] | None = None,
 ) -> tuple[Float[Tensor, " episodes"], Bool[Tensor, " episodes"]]:
     """The highest probability of success in every episode of a split, and whether it succeeded.
 
@@ -57,19 +64,27 @@ def episode_scores(
     imagined = replay(model, held_out, seed=seed)
     mask = imagined.known & labels.success_mask
     lowest = imagined.outputs.lowest_success_logit.sigmoid().masked_fill(~mask, 0.0)
-    known = mask.any(dim=1)
+    wanted = [tasks is None or task in tasks for task in held_out.tasks]
+    known = mask.any(dim=1) & torch.tensor(wanted)
     return lowest.amax(dim=1)[known], (labels.success & mask).any(dim=1)[known]
 
 
-def fit_threshold(model: WorldModel, splits: list[tuple[str, str]], seed: int = 0) -> float | None:
-    """The balanced threshold over the episodes of several splits; None where too few are known.
+def fit_threshold(model: WorldModel, sources: Sequence[ClipSource], seed: int = 0) -> float | None:
+    """The balanced threshold over validation episodes; None where too few are known.
 
     Args:
         model: a world model with heads that know success.
-        splits: paths of datasets, and the split of each that was not trained on.
+        sources: what they were trained and validated on. Those whose cameras have names of their
+            own are left out, since the model would not find them.
         seed: of the noise.
     """
-    found = [episode_scores(model, path, split, seed) for path, split in splits]
+    found = [
+        episode_scores(model, source.path, source.validation_split, seed, source.tasks)
+        for source in sources
+        if not source.action_free
+        and source.cameras is None
+        and len(open_dataset(source.path).splits.get(source.validation_split, ()))
+    ]
     if not found:
         return None
     score, succeeded = (torch.cat(parts) for parts in zip(*found, strict=True))

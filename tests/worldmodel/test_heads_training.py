@@ -149,6 +149,8 @@ def test_imagined_successes_are_as_frequent_as_true_ones(
     assert 0 < succeeded.sum() < len(succeeded)
     assert (score > threshold).sum() == succeeded.sum()
     assert threshold != 0.5
+    left, _ = episode_scores(model, tiny_dataset, "train", tasks=["left"])
+    assert 0 < len(left) < len(found[0][0])
 
 
 def test_a_trial_run_leaves_nothing_behind(config, model_folder, tmp_path):

@@ -16,7 +16,7 @@ benchmark goes on. Writes table.json, prints a table and one JSON line.
 With `--real-episodes 90` policies are cloned as well, and evaluated in the simulator: from ten
 episodes a task in which an expert succeeds, seen by the camera alone. Which they are is taken as
 known, whether their actions are or not. Video without actions is of no use for cloning, so that way
-has no policy.
+has no policy; nor has a share that shows less than one of the ten.
 """
 
 import argparse
@@ -186,7 +186,8 @@ def clone(options: argparse.Namespace, share: float, way: str) -> None:
     """A policy that is cloned from the data of a world model, and its real success."""
     folder = folder_of(options, share, way)
     result = folder / "policy.json"
-    if not options.real_episodes or way == "video":
+    shown = share * DEMONSTRATIONS["episodes"]
+    if not options.real_episodes or way == "video" or (way == "labels" and shown < 1):
         return
     if not result.exists():
         source: dict[str, Any] = {"path": str(options.data), "labels": share}

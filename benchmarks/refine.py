@@ -284,15 +284,17 @@ def evaluate(run: Run) -> None:
     """Play the same episodes with every policy of this round, imagined and real."""
     config = evaluation(run)
     run.side_by_side(
-        partial(evaluate_one, folder, results, config) for folder, results in run.evaluated()
+        partial(evaluate_one, folder, results, episodes, config)
+        for folder, results, episodes in run.evaluated()
     )
 
 
-def evaluate_one(folder: Path, results: Path, config: Path) -> None:
+def evaluate_one(folder: Path, results: Path, episodes: int, config: Path) -> None:
     """Play the episodes with one policy, and gather what its run left."""
     out = results / "evaluation.json"
     if not out.exists():
-        python("policy", "evaluate", folder / "policy", "--config", config, "--out", out)
+        arguments = ("--config", config, "--episodes", episodes, "--out", out)
+        python("policy", "evaluate", folder / "policy", *arguments)
     for name in ("refinement.png", "exploitation.png", "exploitation.csv"):
         if (folder / name).exists():
             shutil.copy(folder / name, results)
@@ -300,7 +302,7 @@ def evaluate_one(folder: Path, results: Path, config: Path) -> None:
 
 def compare(run: Run) -> None:
     """Set imagined against real success: of all evaluations, and of all snapshots on the way."""
-    of_policies = [results / "evaluation.json" for _, results in run.evaluated()]
+    of_policies = [results / "evaluation.json" for _, results, _ in run.evaluated()]
     on_the_way = run.out.glob(f"{run.start}/*/{run.after}/snapshots/*/evaluation.json")
     for name, found in ((COMPARED, of_policies), (COMPARED_SNAPSHOTS, on_the_way)):
         paths = sorted(found)

@@ -36,6 +36,7 @@ class Size:
             as many are kept for the gate.
         further_rollouts: likewise of each refined policy, of which a ninth is kept.
         episodes: of an evaluation, in every task.
+        ablation_episodes: likewise, of a policy that is refined in a further way.
         gate_episodes: of the gate, in all.
         curve_episodes: of every snapshot of a refinement, in all.
         share: of the recording's episodes that is recorded.
@@ -54,6 +55,7 @@ class Size:
     rollouts: int = 6
     further_rollouts: int = 9
     episodes: int = 100
+    ablation_episodes: int = 40
     gate_episodes: int = 90
     curve_episodes: int = 60
     share: float = 0.6
@@ -82,6 +84,7 @@ SIZES = {
         rollouts=1,
         further_rollouts=1,
         episodes=2,
+        ablation_episodes=1,
         gate_episodes=6,
         curve_episodes=6,
         share=0.25,
@@ -193,13 +196,15 @@ class Run:
         for seed in self.seeds:
             yield self.out / self.start / f"seed_{seed}", seed
 
-    def evaluated(self) -> Iterator[tuple[Path, Path]]:
-        """Every policy of this round from this start, and the folder of its evaluation."""
+    def evaluated(self) -> Iterator[tuple[Path, Path, int]]:
+        """Folder, results and episodes of every policy of this round from this start."""
+        tasks = len(self.recipe["env"])
         for folder, seed in self.started():
             results = self.results / self.start / f"seed_{seed}"
-            yield folder / BEFORE, results / self.before
-            for name in (self.after, *self.ablations):
-                yield folder / name, results / name
+            yield folder / BEFORE, results / self.before, tasks * self.size.episodes
+            yield folder / self.after, results / self.after, tasks * self.size.episodes
+            for name in self.ablations:
+                yield folder / name, results / name, tasks * self.size.ablation_episodes
 
     def datasets(self, rollouts: bool = False) -> list[dict[str, Any]]:
         """Recordings to train on, with or without rollouts, and the one to validate on."""

@@ -86,6 +86,8 @@ def figures(
 ) -> dict[str, Any]:
     """Success before and after, real and imagined, and what changed in the real episodes.
 
+    Where fewer episodes were played after than before, those are the first of them.
+
     Args:
         before: evaluations of the policies that were refined, one a seed.
         after: of the refined ones, on the same episodes.
@@ -93,12 +95,13 @@ def figures(
     """
     found: dict[str, Any] = {}
     successes = {}
+    played = min(len(evaluation[REAL]["each"]) for evaluation in after)
     for when, evaluations in ((BEFORE, before), (AFTER, after)):
         for env in (REAL, IMAGINED):
             chosen = [
                 episode["success"]
                 for evaluation in evaluations
-                for episode in evaluation[env]["each"]
+                for episode in evaluation[env]["each"][:played]
                 if task in (None, episode["task"])
             ]
             successes[env, when] = np.array(chosen, bool)

@@ -5,13 +5,13 @@ How far an actor is from a demonstration it knows itself (`cloning_error`); here
 step is made of. Which demonstrations are used, the fields of `ClipSource` say.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -155,7 +155,7 @@ class BehaviourCloning(L.LightningModule):
 
         def factor(step: int) -> float:
             done = min(1.0, step / total)
-            return min(1.0, (step + 1) / settings.warmup_steps) * (1 + np.cos(np.pi * done)) / 2
+            return min(1.0, (step + 1) / settings.warmup_steps) * (1 + math.cos(math.pi * done)) / 2
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {

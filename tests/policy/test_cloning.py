@@ -7,7 +7,7 @@ import torch
 import yaml
 from tiny_autoencoders import tiny_autoencoder
 
-from policy.cloning import weighted_mean
+from policy.cloning import BehaviourCloning, weighted_mean
 from policy.cloning_examples import clip_shapes, observation_of
 from policy.model import Policy
 from video.cli import main
@@ -104,6 +104,25 @@ def test_same_seed_same_run_with_any_actor(config, tmp_path, kind):
         where = ["--trainer.default_root_dir", str(tmp_path / run)]
         main(["fit", "-c", str(config), *QUIET, *options, "--model.seed", seed, *where])
     assert losses(tmp_path / "a") == losses(tmp_path / "b") != losses(tmp_path / "c")
+
+
+def test_a_stopped_run_goes_on_as_if_nothing_had_happened(config, tmp_path, monkeypatch):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    main(["fit", "-c", str(config), *QUIET, "--trainer.default_root_dir", str(whole)])
+    part = ["--trainer.default_root_dir", str(broken), "--checkpoint.every_n_steps", "1"]
+    step = BehaviourCloning.training_step
+
+    def interrupted(self, *batch):
+        if self.trainer.global_step == 2:
+            raise RuntimeError("stopped on purpose")
+        return step(self, *batch)
+
+    monkeypatch.setattr(BehaviourCloning, "training_step", interrupted)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        main(["fit", "-c", str(config), *part])
+    monkeypatch.undo()
+    main(["fit", "-c", str(config), *part, "--ckpt_path", "last"])
+    assert losses(broken) == losses(whole)
 
 
 def test_a_trial_run_leaves_nothing_behind(config, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from interrupted_runs import breaks_off
 from tiny_autoencoders import tiny_autoencoder
 from tiny_datasets import FPS, moving_square
 
@@ -170,25 +171,13 @@ def test_the_losses_fall(config, tmp_path):
         assert np.mean(curve[-3:]) < 0.9 * np.mean(curve[:3]), name
 
 
-def test_resumed_the_run_is_that_of_an_uninterrupted_one(
-    config, model_folder, tmp_path, monkeypatch
-):
+def test_resumed_the_run_is_that_of_an_uninterrupted_one(config, model_folder, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     main(["fit", "-c", str(config), *QUIET, "--trainer.default_root_dir", str(whole)])
     expected = contents(model_folder)
     part = [*QUIET, "--trainer.default_root_dir", str(broken), "--checkpoint.every_n_steps", "1"]
-
-    step = HeadsTraining.training_step
-
-    def interrupted(self, *batch):
-        if self.trainer.global_step == 2:
-            raise RuntimeError("stopped on purpose")
-        step(self, *batch)
-
-    monkeypatch.setattr(HeadsTraining, "training_step", interrupted)
-    with pytest.raises(RuntimeError, match="on purpose"):
+    with breaks_off(HeadsTraining, 2):
         main(["fit", "-c", str(config), *part])
-    monkeypatch.undo()
     assert (broken / "checkpoints" / "last.ckpt").is_file()
     main(["fit", "-c", str(config), *part, "--ckpt_path", "last"])
     assert losses(broken) == pytest.approx(losses(whole), rel=1e-5)

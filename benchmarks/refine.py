@@ -10,8 +10,8 @@
     heads        reward, success, state and uncertainty, on both
     refine       the clones, by PPO inside the frozen world model, behind the gate
     evaluate     clones and refined policies on the same episodes, imagined and real
-                 (these five once more: what the refined policies really do, a world model that goes
-                 on from the first one with that, and the clones refined in it)
+                 (these five again in every further round: what the refined policies really do, a
+                 world model that goes on with that from the last one, and the clones refined in it)
     simulator    the same PPO in the simulator: what does the gain cost there?
     compare      imagined with real success over all policies of the last round
 
@@ -20,8 +20,9 @@ is there is not done again, so a stopped benchmark goes on, and `--only` can spr
 machines. `OUT/results` gets curves, videos and a result.json, which is also the last line printed.
 
 Seeds of episodes, none of which is in two of these: the recording's own from 0 on, validation from
-200000, rollouts of the clones from 600000, of the refined policies from 640000, the exploitation
-curve's from 800000, the gate's from 900000, evaluation from 500000, used for nothing else.
+200000, rollouts of the clones from 600000, of the refined policies from 640000, from 680000 and so
+on, the exploitation curve's from 800000, the gate's from 900000, evaluation from 500000, used for
+nothing else.
 """
 
 import argparse
@@ -48,12 +49,12 @@ from refine_layout import (
 from refine_results import summary, table
 
 VALIDATION_SEED, EVALUATION_SEED = 200000, 500000
-ROLLOUT_SEEDS = {1: 600000, 2: 640000}
+ROLLOUT_SEED, BETWEEN_ROUNDS = 600000, 40000
 VALIDATION_SHARE = 1 / 9
 EXPERTS = {"policy": ["Expert()", "Expert(noise=0.3)"]}
 """Whose successful episodes are demonstrations."""
-ROLLOUT_NOISE = {1: (0.0, 0.3), 2: (0.0, 0.15)}
-ROUNDS = (1, 2)
+CLONES_NOISE, REFINED_NOISE = (0.0, 0.3), (0.0, 0.15)
+ROUNDS = (1, 2, 3)
 FURTHER_RATE = 7e-4
 """Learning rate of a world model that goes on."""
 UNCERTAINTY_PENALTY = 0.1
@@ -156,12 +157,13 @@ def clone_all(run: Run) -> None:
 
 def record_rollouts(run: Run) -> None:
     """Record what the clones do, or what the policies do that the last round refined."""
-    count = run.size.rollouts if run.round == 1 else run.size.further_rollouts
-    kept = 1 / 3 if run.round == 1 else VALIDATION_SHARE
+    count, kept, noises = run.size.rollouts, 1 / 3, CLONES_NOISE
+    if run.round > 1:
+        count, kept, noises = run.size.further_rollouts, VALIDATION_SHARE, REFINED_NOISE
     episodes = {"train": count, "validation": scaled(count, kept)}
     sources = []
     for label, folder in run.rolled_out():
-        for noise in ROLLOUT_NOISE[run.round]:
+        for noise in noises:
             arguments = {"path": str(folder / "policy"), "autoencoder": str(run.autoencoder)}
             policy = {
                 "class_path": "policy.recording.SavedPolicy",
@@ -169,18 +171,18 @@ def record_rollouts(run: Run) -> None:
             }
             source = {"policy": policy, "episodes": episodes, "label": f"{label}, noise {noise:g}"}
             sources.append(source)
-    record_into(run, run.rollouts[0], sources, ROLLOUT_SEEDS[run.round])
+    seed = ROLLOUT_SEED + BETWEEN_ROUNDS * (run.round - 1)
+    record_into(run, run.rollouts[0], sources, seed)
 
 
 def train_world_model(run: Run) -> None:
-    """Learn from all recordings what actions lead to; in the second round, more of it."""
+    """Learn from all recordings what actions lead to; in a further round, more of it."""
     if run.world_model.exists():
         return
     report = callback("worldmodel.report.RolloutReport", data=str(run.data("mix")))
     model, steps = {}, run.size.world_model
     if run.round > 1:
-        first = str(run.out / "uwm" / "model")
-        model = {"start_from": first, "optimization": {"learning_rate": FURTHER_RATE}}
+        model = {"start_from": str(run.world_model_of(run.round - 1)), "optimization": {"learning_rate": FURTHER_RATE}}
         steps = run.size.further
     fit(
         run.world_model.parent,

@@ -14,8 +14,9 @@ COMPARED, COMPARED_SNAPSHOTS = "comparison.json", "comparison_of_snapshots.json"
 
 DEMONSTRATIONS = (2, 1)
 """Of each task, which policies are cloned from: a mediocre start, and a harder one."""
-NEWEST_WEIGHT, OLDER_WEIGHT = {1: 0.4, 2: 0.35}, 0.25
-"""Shares of every batch: of the newest rollouts, by round, and of all older ones together."""
+CLONES_WEIGHT, NEWEST_WEIGHT, OLDER_WEIGHT = 0.4, 0.35, 0.25
+"""Shares of every batch: of the clones' rollouts in the first round, then of the newest ones and of
+all older ones together."""
 ABLATIONS = {
     "no_anchor": {"anchor_weight": 0.0},
     "no_penalty": {"uncertainty_penalty": 0.0},
@@ -31,7 +32,7 @@ class Size:
         recording: configuration of the recording, which names the tasks.
         overlays: further configurations of the world model.
         autoencoder, world_model, heads, cloning, refinement: steps of each training.
-        further: of the world model in the second round, where it goes on from the first one's.
+        further: of the world model in a further round, where it goes on from the last one's.
         rollouts: recorded episodes of each cloned policy with each noise, in every task; a third
             as many are kept for the gate.
         further_rollouts: likewise of each refined policy, of which a ninth is kept.
@@ -53,7 +54,7 @@ class Size:
     cloning: int = 600
     refinement: int = 30
     rollouts: int = 6
-    further_rollouts: int = 9
+    further_rollouts: int = 15
     episodes: int = 100
     ablation_episodes: int = 40
     gate_episodes: int = 90
@@ -107,8 +108,8 @@ class Run:
         rounds: how many.
 
     Attributes:
-        round: 1 refines the clones in a model that knows their rollouts. 2 does so once more, in
-            one that knows what became of the policies that the first round refined.
+        round: 1 refines the clones in a model that knows their rollouts. Every further one does so
+            again, in one that knows what became of the policies that the last round refined.
     """
 
     def __init__(
@@ -144,7 +145,11 @@ class Run:
     @property
     def world_model(self) -> Path:
         """The world model of this round."""
-        return self.out / self.of_round("uwm") / "model"
+        return self.world_model_of(self.round)
+
+    def world_model_of(self, number: int) -> Path:
+        """The world model of a round."""
+        return self.out / self.of_round("uwm", number) / "model"
 
     @property
     def before(self) -> str:
@@ -211,7 +216,7 @@ class Run:
         weights = {"mix": 1.0}
         if rollouts:
             newest, *older = self.rollouts
-            weights = {newest: NEWEST_WEIGHT[self.round]}
+            weights = {newest: NEWEST_WEIGHT if older else CLONES_WEIGHT}
             weights |= {name: OLDER_WEIGHT / len(older) for name in older}
             weights = {"mix": round(1 - sum(weights.values()), 6)} | weights
         trained_on = [

@@ -50,11 +50,12 @@ from refine_results import summary, table
 
 VALIDATION_SEED, EVALUATION_SEED = 200000, 500000
 ROLLOUT_SEED, BETWEEN_ROUNDS = 600000, 40000
+ROUNDS = range(1, 6)
+"""As many as have seeds of their own."""
 VALIDATION_SHARE = 1 / 9
 EXPERTS = {"policy": ["Expert()", "Expert(noise=0.3)"]}
 """Whose successful episodes are demonstrations."""
 CLONES_NOISE, REFINED_NOISE = (0.0, 0.3), (0.0, 0.15)
-ROUNDS = (1, 2, 3)
 FURTHER_RATE = 7e-4
 """Learning rate of a world model that goes on."""
 UNCERTAINTY_PENALTY = 0.1
@@ -81,9 +82,9 @@ def main() -> None:
     parser.add_argument(
         "--ablation", action="store_true", help="refine without anchor, penalty, and both, too"
     )
-    parser.add_argument("--rounds", type=int, choices=ROUNDS, default=ROUNDS[-1])
+    parser.add_argument("--rounds", type=int, choices=ROUNDS, help="by default those of the size")
     parser.add_argument(
-        "--jobs", type=int, default=1, help="policies side by side, which share the cores"
+        "--jobs", type=int, default=3, help="policies side by side, which share the cores"
     )
     parser.add_argument(
         "--simulator-iterations",
@@ -92,6 +93,7 @@ def main() -> None:
         help="of the same PPO in the simulator, from the first seed's clone; 0: leave it out",
     )
     options = parser.parse_args()
+    rounds = options.rounds or SIZES[options.size].rounds
     run = Run(
         options.size,
         options.out,
@@ -100,9 +102,9 @@ def main() -> None:
         options.ablation,
         options.simulator_iterations,
         options.jobs,
-        options.rounds,
+        rounds,
     )
-    for number, name in in_order(options.only, options.rounds):
+    for number, name in in_order(options.only, rounds):
         run.round = number
         began = time.monotonic()
         STAGES[name](run)
@@ -182,7 +184,8 @@ def train_world_model(run: Run) -> None:
     report = callback("worldmodel.report.RolloutReport", data=str(run.data("mix")))
     model, steps = {}, run.size.world_model
     if run.round > 1:
-        model = {"start_from": str(run.world_model_of(run.round - 1)), "optimization": {"learning_rate": FURTHER_RATE}}
+        last = str(run.world_model_of(run.round - 1))
+        model = {"start_from": last, "optimization": {"learning_rate": FURTHER_RATE}}
         steps = run.size.further
     fit(
         run.world_model.parent,

@@ -43,6 +43,7 @@ class Size:
         share: of the recording's episodes that is recorded.
         num_envs: imagined episodes side by side in a refinement.
         device: of the imagined environments.
+        rounds: how often the policies are refined, each time in a model that knows more of them.
     """
 
     recording: str = "configs/record.yaml"
@@ -62,10 +63,23 @@ class Size:
     share: float = 0.6
     num_envs: int = 128
     device: str = "cpu"
+    rounds: int = 3
 
 
 SIZES = {
-    "cpu": Size(),
+    "cpu": Size(  # in 45 minutes on two cores
+        autoencoder=1800,
+        world_model=1500,
+        heads=50,
+        refinement=24,
+        rollouts=4,
+        episodes=34,
+        gate_episodes=60,
+        curve_episodes=30,
+        share=0.5,
+        rounds=1,
+    ),
+    "cpu_long": Size(),
     "gpu": Size(
         recording="configs/record_world4rl.yaml",
         overlays=("configs/size/small.yaml",),
@@ -74,6 +88,7 @@ SIZES = {
         further=6000,
         num_envs=512,
         device="cuda",
+        rounds=2,
     ),
     "toy": Size(  # to see every stage run; its figures mean nothing
         autoencoder=30,
@@ -90,6 +105,7 @@ SIZES = {
         curve_episodes=6,
         share=0.25,
         num_envs=12,
+        rounds=2,
     ),
 }
 

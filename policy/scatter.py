@@ -48,7 +48,8 @@ def write_scatter(
         draw.text((x + 6, y - 4), str(number), INK, font, anchor="lb")
         row = size + LINE * (number - 1)
         draw.text((MARGIN - 8, row), str(number), POINT, font, anchor="rt")
-        draw.text((MARGIN, row), f"{name}: {imagined:.0%} imagined, {real:.0%} real", INK, font, anchor="lt")
+        told = f"{name}: {imagined:.0%} imagined, {real:.0%} real"
+        draw.text((MARGIN, row), told, INK, font, anchor="lt")
     write_safely(path, lambda unfinished: canvas.save(unfinished, "PNG"))
 
 

@@ -41,6 +41,7 @@ from refine_layout import (
     COMPARED,
     COMPARED_SNAPSHOTS,
     DEMONSTRATIONS,
+    SAMPLER_STEPS,
     SIMULATOR,
     SIZES,
     TIMES,
@@ -233,6 +234,7 @@ def refine(run: Run) -> None:
         "contexts": [str(run.data(name)) for name in ("mix", "rollouts")],
         "horizon": run.recipe["length"],
         "num_envs": run.size.num_envs,
+        "steps": SAMPLER_STEPS,
         "device": run.size.device,
     }
     work = []

@@ -14,6 +14,9 @@ COMPARED, COMPARED_SNAPSHOTS = "comparison.json", "comparison_of_snapshots.json"
 
 DEMONSTRATIONS = (2, 1)
 """Of each task, which policies are cloned from: a mediocre start, and a harder one."""
+SAMPLER_STEPS = 2
+"""Of the imagined environments. One step imagines the mean of what may happen, and the mean of a
+drawer that is pulled and one that is not looks like success."""
 CLONES_WEIGHT, NEWEST_WEIGHT, OLDER_WEIGHT = 0.4, 0.35, 0.25
 """Shares of every batch: of the clones' rollouts in the first round, then of the newest ones and of
 all older ones together."""
@@ -33,6 +36,8 @@ class Size:
         overlays: further configurations of the world model.
         autoencoder, world_model, heads, cloning, refinement: steps of each training.
         further: of the world model in a further round, where it goes on from the last one's.
+        starts: demonstrations of further clones whose rollouts the world model sees, beside those of
+            the ones that are refined.
         rollouts: recorded episodes of each cloned policy with each noise, in every task; a third
             as many are kept for the gate.
         further_rollouts: likewise of each refined policy, of which a ninth is kept.
@@ -54,9 +59,10 @@ class Size:
     heads: int = 80
     cloning: int = 600
     refinement: int = 30
+    starts: tuple[int, ...] = DEMONSTRATIONS
     rollouts: int = 6
     further_rollouts: int = 15
-    episodes: int = 100
+    episodes: int = 50
     ablation_episodes: int = 40
     gate_episodes: int = 90
     curve_episodes: int = 60
@@ -68,15 +74,17 @@ class Size:
 
 SIZES = {
     "cpu": Size(  # in 45 minutes on two cores
-        autoencoder=1800,
-        world_model=1500,
-        heads=50,
-        refinement=24,
+        autoencoder=1400,
+        world_model=1200,
+        heads=40,
+        refinement=20,
+        starts=(),
         rollouts=4,
         episodes=34,
-        gate_episodes=60,
-        curve_episodes=30,
+        gate_episodes=45,
+        curve_episodes=18,
         share=0.5,
+        num_envs=96,
         rounds=1,
     ),
     "cpu_long": Size(),
@@ -198,7 +206,7 @@ class Run:
 
     def clones(self) -> Iterator[tuple[Path, int, int]]:
         """Folder, demonstrations and seed of every policy that is cloned."""
-        for demonstrations in DEMONSTRATIONS:
+        for demonstrations in dict.fromkeys((*self.size.starts, self.demonstrations)):
             for seed in self.seeds:
                 start = self.out / f"{demonstrations}_demonstrations"
                 yield start / f"seed_{seed}" / BEFORE, demonstrations, seed
@@ -247,5 +255,6 @@ class Run:
         real, imagined = (environment["init_args"] for environment in chosen.values())
         real |= {"env": self.recipe["env"], "autoencoder": str(self.autoencoder)}
         imagined |= {"checkpoint": str(self.world_model), "device": self.size.device}
+        imagined["steps"] = SAMPLER_STEPS
         real["horizon"] = imagined["horizon"] = self.recipe["length"]
         return chosen

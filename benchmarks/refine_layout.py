@@ -36,8 +36,8 @@ class Size:
         overlays: further configurations of the world model.
         autoencoder, world_model, heads, cloning, refinement: steps of each training.
         further: of the world model in a further round, where it goes on from the last one's.
-        starts: demonstrations of further clones whose rollouts the world model sees, beside those of
-            the ones that are refined.
+        starts: demonstrations of further clones whose rollouts the world model sees, beside those
+            of the ones that are refined.
         rollouts: recorded episodes of each cloned policy with each noise, in every task; a third
             as many are kept for the gate.
         further_rollouts: likewise of each refined policy, of which a ninth is kept.

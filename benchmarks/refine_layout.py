@@ -58,7 +58,7 @@ class Size:
     further: int = 4000
     heads: int = 80
     cloning: int = 600
-    refinement: int = 30
+    refinement: int = 10
     starts: tuple[int, ...] = DEMONSTRATIONS
     rollouts: int = 6
     further_rollouts: int = 15
@@ -77,7 +77,7 @@ SIZES = {
         autoencoder=1400,
         world_model=1200,
         heads=40,
-        refinement=20,
+        refinement=10,
         starts=(),
         rollouts=4,
         episodes=34,

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
+from filelock import FileLock
 from jaxtyping import Float16, UInt8
 from tqdm import tqdm
 
@@ -99,6 +100,8 @@ def encode_dataset(
 ) -> Path:
     """Encode every frame. A stopped encoding goes on where it was, a finished one is left alone.
 
+    Where another process is at it already, this one waits for it.
+
     Args:
         dataset: the recorded video.
         autoencoder: with known statistics, on the device that shall do the work.
@@ -120,11 +123,20 @@ def encode_dataset(
         raise DatasetError(f"{dataset.path} has no {missing}, its cameras: {dataset.cameras}")
     size = size or dataset.frame_shape(cameras[0])
     folder = latents_folder(dataset, autoencoder, size, out)
+
+    def missing_latents() -> list[str]:
+        described = ((camera, folder / f"{camera}.json") for camera in cameras)
+        return [c for c, path in described if not _is_current(path, dataset, autoencoder, size)]
+
+    if not missing_latents():
+        return folder
     try:
-        for camera in cameras:
-            if not _is_current(folder / f"{camera}.json", dataset, autoencoder, size):
-                folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = folder / "encoding.lock"
+        with FileLock(lock):
+            for camera in missing_latents():
                 _encode_camera(dataset, autoencoder, size, camera, folder, progress)
+            lock.unlink(missing_ok=True)  # whoever gets it now, or a new one, finds nothing missing
     except OSError as error:
         raise DatasetError(
             f"cannot write latents to {folder}: {error}. Choose another folder by 'python -m video "

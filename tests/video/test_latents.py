@@ -2,6 +2,7 @@ import errno
 import json
 import logging
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,28 @@ def test_a_stopped_encoding_goes_on_where_it_was(dataset, tmp_path, monkeypatch)
     assert (part / "top.npy").read_bytes() == (whole / "top.npy").read_bytes()
     encode_dataset(dataset, autoencoder, out=tmp_path / "part", progress=False)
     assert decoded == [0, 1, -1, 2, 3]
+
+
+def test_several_that_want_the_same_latents_encode_them_once(dataset, tmp_path, monkeypatch):
+    autoencoder = tiny_autoencoder()
+    whole = encode_dataset(dataset, autoencoder, out=tmp_path / "whole", progress=False)
+    read_frames = type(dataset).read_frames
+    decoded: list[int] = []
+
+    def noted(self, episode, indices, camera):
+        decoded.append(episode)
+        return read_frames(self, episode, indices, camera)
+
+    monkeypatch.setattr(type(dataset), "read_frames", noted)
+    with ThreadPoolExecutor(3) as pool:
+        wanted = [
+            pool.submit(encode_dataset, dataset, autoencoder, out=tmp_path / "o", progress=False)
+            for _ in range(3)
+        ]
+    folders = {each.result() for each in wanted}
+    assert decoded == list(range(len(dataset.lengths)))
+    (folder,) = folders
+    assert (folder / "top.npy").read_bytes() == (whole / "top.npy").read_bytes()
 
 
 def test_latents_of_something_else_are_named_and_not_used(dataset, tmp_path, caplog):

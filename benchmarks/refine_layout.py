@@ -73,7 +73,7 @@ class Size:
 
 
 SIZES = {
-    "cpu": Size(  # in 45 minutes on two cores
+    "cpu": Size(  # meant for 45 minutes on two cores
         autoencoder=1400,
         world_model=1200,
         heads=40,

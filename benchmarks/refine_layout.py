@@ -15,8 +15,7 @@ COMPARED, COMPARED_SNAPSHOTS = "comparison.json", "comparison_of_snapshots.json"
 DEMONSTRATIONS = (2, 1)
 """Of each task, which policies are cloned from: a mediocre start, and a harder one."""
 SAMPLER_STEPS = 2
-"""Of the imagined environments. One step imagines the mean of what may happen, and the mean of a
-drawer that is pulled and one that is not looks like success."""
+"""Of the imagined environments. One step imagines the mean of what may happen, and may flatter."""
 CLONES_WEIGHT, NEWEST_WEIGHT, OLDER_WEIGHT = 0.4, 0.35, 0.25
 """Shares of every batch: of the clones' rollouts in the first round, then of the newest ones and of
 all older ones together."""
@@ -77,7 +76,6 @@ SIZES = {
         autoencoder=1400,
         world_model=1200,
         heads=40,
-        refinement=10,
         starts=(),
         rollouts=4,
         episodes=34,

@@ -153,7 +153,9 @@ def train_world_model(options: argparse.Namespace, share: float, way: str) -> No
     if not (folder / "model").exists():
         clips = mixture(options, share, way)
         batch = {"batch_size": sum(source["weight"] for source in clips)}
-        train("configs/uwm.yaml", folder, clips, options.steps, options, data=batch)
+        # the robot's state would tell of the actions that are not to be seen
+        actions_alone = {"robot_state": False}
+        train("configs/uwm.yaml", folder, clips, options.steps, options, actions_alone, batch)
     if not result.exists():
         arguments = ("--split", options.split, "--out", result, "--device", options.device)
         python("worldmodel", "evaluate", folder / "model", options.data, *arguments)

@@ -20,6 +20,9 @@ class Blocks(NamedTuple):
         action_mask: which of them are known.
         action_weight: how much each of them counts in training: 1 where it was recorded, less where
             it was read off the video, 0 where it is unknown.
+        robot: the robot vector before each block (`kinematics.py`), NaN where unknown; M = 0
+            without states.
+        states: the robot's state in each of its frames, NaN where unknown.
     """
 
     anchor: Float[Tensor, "batch blocks 2 views channels height width"]
@@ -27,6 +30,8 @@ class Blocks(NamedTuple):
     actions: Float[Tensor, "batch blocks frames action_dim"]
     action_mask: Bool[Tensor, "batch blocks frames"]
     action_weight: Float[Tensor, "batch blocks frames"]
+    robot: Float[Tensor, "batch blocks robot"]
+    states: Float[Tensor, "batch blocks frames state_dim"]
 
     def pick(self, first: Int[Tensor, " batch"], count: int) -> "Blocks":
         """`count` consecutive blocks of each row, from the row's own first one on."""
@@ -41,6 +46,7 @@ def cut(
     action_mask: Bool[Tensor, "batch clip_actions"],
     frames: int,
     action_weight: Float[Tensor, "batch clip_actions"] | None = None,
+    states: Float[Tensor, "batch clip state_dim"] | None = None,
 ) -> Blocks:
     """Cut clips of 2 + N * k frames into N blocks.
 
@@ -53,6 +59,7 @@ def cut(
         action_mask: which actions are known.
         frames: frames k of a block.
         action_weight: how much each action counts; None: 1 where it is known.
+        states: the robot's in every frame, NaN where unknown; None: there are none.
 
     Raises:
         ValueError: a clip that is not two frames and a whole number of blocks.
@@ -65,10 +72,16 @@ def cut(
     if action_weight is None:
         action_weight = action_mask.to(actions.dtype)
     ends = torch.arange(blocks, device=latents.device) * frames
+    if states is None:
+        states = actions.new_zeros(*latents.shape[:2], 0)
+    before = torch.where(action_mask[:, ends, None], actions[:, ends], 0.0)
+    robot = torch.cat((states[:, ends], states[:, ends + 1], before), dim=-1)
     return Blocks(
         anchor=torch.stack((latents[:, ends], latents[:, ends + 1]), dim=2),
         latents=rearrange(latents[:, ANCHOR_FRAMES:], "b (n k) ... -> b n k ...", k=frames),
         actions=rearrange(actions[:, 1:], "b (n k) a -> b n k a", k=frames),
         action_mask=rearrange(action_mask[:, 1:], "b (n k) -> b n k", k=frames),
         action_weight=rearrange(action_weight[:, 1:], "b (n k) -> b n k", k=frames),
+        robot=robot if states.shape[-1] else states[:, ends],
+        states=rearrange(states[:, ANCHOR_FRAMES:], "b (n k) s -> b n k s", k=frames),
     )

@@ -165,7 +165,7 @@ def _figures(
         }
     if model.heads.config["has_reward"] and labels.reward_mask.any():
         figures["reward"] = reward_figures(imagined, labels)
-    if model.heads.state_dim and labels.state_mask.any():
+    if model.state_dim and labels.state_mask.any():
         figures["state"] = state_figures(_state(model, imagined), imagined, labels)
     return figures
 
@@ -173,7 +173,7 @@ def _figures(
 def _state(model: WorldModel, imagined: Replay) -> Tensor:
     """The predicted state in the data's units."""
     assert model.state_normalizer is not None
-    return model.state_normalizer.denormalize(imagined.outputs.state)
+    return model.state_normalizer.denormalize(imagined.state)
 
 
 def _of_task(

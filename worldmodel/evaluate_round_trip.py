@@ -7,6 +7,7 @@ doubts is then compared with it.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -142,7 +143,10 @@ def replay(
         autoreset_mode="disabled",
     )
     first = held_out.frames[:, :1].permute(0, 1, 2, 4, 5, 3).cpu().numpy()
-    env.reset(seed=seed, options={"context": list(first)})
+    options: dict[str, Any] = {"context": list(first)}
+    if model.state_normalizer is not None and held_out.state.shape[1]:
+        options["state"] = model.state_normalizer.denormalize(held_out.state).cpu().numpy()
+    env.reset(seed=seed, options=options)
     actions = model.action_normalizer.denormalize(held_out.actions).cpu().numpy()
     errors, told = [], []
     for step in steps:

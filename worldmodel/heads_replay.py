@@ -45,11 +45,13 @@ class Replay:
 
     Attributes:
         outputs: for each episode and imagined frame.
+        state: the robot's in it, normalised: foretold, or else what the heads read off the frame.
         error: true root-mean-square error of each frame's latents.
         known: frames that were recorded, behind nothing but known actions.
     """
 
     outputs: FrameOutputs
+    state: Float[Tensor, "episodes frames state_dim"]
     error: Float[Tensor, "episodes frames"]
     known: Bool[Tensor, "episodes frames"]
 
@@ -96,13 +98,14 @@ def replay(
     assert heads is not None, "this world model has no heads"
     latents, (episodes, horizon) = held_out.latents, held_out.actions.shape[:2]
     generator = torch.Generator(latents.device).manual_seed(seed)
-    state = start(network, latents[:, :1], draw_seeds(generator, episodes), chunk)
+    seeds = draw_seeds(generator, episodes)
+    state = start(network, latents[:, :1], seeds, chunk, held_out.state)
     missing = -horizon % state.chunk
     actions = torch.nn.functional.pad(held_out.actions, (0, 0, 0, missing))
     mask = torch.nn.functional.pad(held_out.action_mask, (0, missing))
     views, _, height, width = latents.shape[2:]
     grid = (views, height // network.patch, width // network.patch)
-    frames, judged = [], []
+    frames, judged, foretold = [], [], []
     for begin in range(0, horizon, state.chunk):
         part = slice(begin, begin + state.chunk)
         step = advance(network, state, actions[:, part], mask[:, part], steps)
@@ -110,13 +113,17 @@ def replay(
         row = torch.arange(episodes, device=latents.device)[:, None]
         judged.append(MemberOutputs(*(value[:, row, step.place] for value in members)))
         frames.append(step.frames)
+        foretold.append(step.robot)
         state = step.state
     difference = torch.cat(frames, dim=1)[:, :horizon] - latents[:, 1:]
     members = MemberOutputs(
         *(torch.cat(parts, dim=2)[:, :, :horizon] for parts in zip(*judged, strict=True))
     )
+    outputs = FrameOutputs(*(value.cpu() for value in heads.summarize(members)))
+    robot = torch.cat(foretold, dim=1)[:, :horizon].cpu()
     return Replay(
-        outputs=FrameOutputs(*(value.cpu() for value in heads.summarize(members))),
+        outputs=outputs,
+        state=robot if network.state_dim else outputs.state,
         error=difference.square().mean((2, 3, 4, 5)).sqrt().cpu(),
         known=held_out.action_mask.cumprod(1).bool().cpu(),
     )

@@ -95,11 +95,16 @@ def imagine_clips(
     restarts = draws.uniform(count) < settings.true_anchor
     given = _draw_given(settings.prefix, count, size, draws)
     state = start(network, blocks.anchor[:, 0], draw_seeds(draws.generator, len(blocks.anchor)))
+    if network.state_dim:
+        state = replace(state, robot=blocks.robot[:, 0])
     features, errors = [], []
     for index in range(count):
         restart = restarts[:, index].view(-1, *(1,) * (state.anchor.ndim - 1))
         anchor = torch.where(restart, blocks.anchor[:, index], state.anchor)
         state = replace(state, anchor=anchor)
+        if network.state_dim:
+            robot = torch.where(restarts[:, index, None], blocks.robot[:, index], state.robot)
+            state = replace(state, robot=robot)
         actions, mask = blocks.actions[:, index], blocks.action_mask[:, index]
         step = advance(network, state, actions, mask, steps)
         frames, seen = step.frames, step.features
@@ -110,7 +115,15 @@ def imagine_clips(
             past = past_mask(network, part)
             known = mask[rows] & known
             begun = imagine_block(
-                network, part.anchor, actions[rows], known, part.noise, steps, part.past, past
+                network,
+                part.anchor,
+                actions[rows],
+                known,
+                part.noise,
+                steps,
+                part.past,
+                past,
+                part.robot if network.state_dim else None,
             )
             frames = frames.index_copy(0, rows, begun.latents)
             seen = seen.index_copy(0, rows, begun.features)

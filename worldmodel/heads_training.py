@@ -254,8 +254,10 @@ class HeadsTraining(L.LightningModule):
         model, data = self.world_model, self.data
         actions = _renormalized(batch["actions"], data.action_normalizer, model.action_normalizer)
         state = _renormalized(batch["state"], data.state_normalizer, model.state_normalizer)
+        robot = torch.where(batch["state_mask"][..., None], state, torch.nan)
+        robot = robot if network.state_dim else None
         batch = batch | {"state": state[..., : self.heads.state_dim]}
-        blocks = cut(batch["latents"], actions, batch["action_mask"], size)
+        blocks = cut(batch["latents"], actions, batch["action_mask"], size, states=robot)
         draws = RowDraws(generator, len(actions), device=self.device)
         imagined = imagine_clips(network, blocks, self.rollouts, draws)
 

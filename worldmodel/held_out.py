@@ -25,6 +25,7 @@ class HeldOut:
         latents: the same, encoded.
         actions: normalised; zeros where unknown.
         action_mask: False where unknown and behind the end of an episode.
+        state: the robot's in the first frame, normalised for the model; NaN where unknown.
         lengths: frames of each episode that are no padding.
         tasks: task of each episode.
         episodes: number of each episode in its dataset.
@@ -34,6 +35,7 @@ class HeldOut:
     latents: Float[Tensor, "episodes frames views channels h w"]
     actions: Float[Tensor, "episodes actions action_dim"]
     action_mask: Bool[Tensor, "episodes actions"]
+    state: Float[Tensor, "episodes state_dim"]
     lengths: Int[Tensor, " episodes"]
     tasks: list[str]
     episodes: list[int]
@@ -49,6 +51,7 @@ class HeldOut:
             self.latents[rows],
             self.actions[rows],
             self.action_mask[rows],
+            self.state[rows],
             self.lengths[rows],
             [self.tasks[row] for row in rows],
             [self.episodes[row] for row in rows],
@@ -134,10 +137,20 @@ def read_held_out(
         latents=torch.stack([model.encode(clip).float() for clip in all_frames]),
         actions=torch.stack(actions).to(device),
         action_mask=torch.stack(masks).to(device),
+        state=_first_states(model, dataset, chosen).to(device),
         lengths=torch.from_numpy(lengths),
         tasks=[dataset.tasks[episode] for episode in chosen],
         episodes=[int(episode) for episode in chosen],
     )
+
+
+def _first_states(
+    model: WorldModel, dataset: EpisodeDataset, episodes: np.ndarray
+) -> Float[Tensor, "episodes state_dim"]:
+    """The robot's state in each episode's first frame, as far as it was recorded."""
+    recorded = dataset.columns.get("state", np.zeros((int(dataset.lengths.sum()), 0), np.float32))
+    first = torch.from_numpy(recorded[dataset.starts[episodes]])
+    return model.normal_state(first, torch.ones(len(first), dtype=torch.bool))
 
 
 def _actions(

@@ -30,7 +30,8 @@ class ImaginedState:
     Attributes:
         rollout: the world model's part.
         frame: the latest frame.
-        robot: the robot's state there, normalised; S = 0 where the model does not know it.
+        robot: the robot's state there, normalised; S = 0 where the model does not know it. A model
+            that goes by states foretells it, for another its heads read it off the frame.
         elapsed: steps (actions) since the episode's start.
     """
 
@@ -51,6 +52,8 @@ class ImaginedStep:
         actions: in the data's units.
         elapsed: steps since the episode's start, before the chunk.
         outputs: what the model's heads say of each frame; None for a model without.
+        robot: the robot's state in each frame, normalised: foretold where the model goes by states,
+            else what the heads read off it; S = 0 where neither is known.
     """
 
     model: WorldModel
@@ -59,6 +62,7 @@ class ImaginedStep:
     actions: Float[Tensor, "rows chunk action_dim"]
     elapsed: Int64[Tensor, " rows"]
     outputs: FrameOutputs | None
+    robot: Float[Tensor, "rows chunk state_dim"]
 
     def pixels(self) -> UInt8[Tensor, "rows chunk views 3 height width"]:
         """The frames, decoded. Slow: most of a step's time goes there if this is asked for."""
@@ -115,8 +119,8 @@ class Imagination:
 
     @property
     def state_dim(self) -> int:
-        """Dimensions of the robot's state that the heads predict, 0 for none."""
-        return self.heads.state_dim if self.heads is not None else 0
+        """Dimensions of the robot's state that is foretold, 0 for none."""
+        return self.model.state_dim
 
     @torch.inference_mode()
     def start(
@@ -130,15 +134,16 @@ class Imagination:
         Args:
             context: latents of at least one real frame.
             seed: of each episode's noise.
-            robot: the robot's normalised state in the last of them; None: unknown, 0.
+            robot: the robot's normalised state in the last of them, NaN where unknown; None:
+                unknown. What is unknown shows as 0 there.
         """
         context, rows = context.to(self.device), len(context)
         if robot is None:
-            robot = torch.zeros(rows, self.state_dim)
+            robot = torch.full((rows, self.state_dim), torch.nan)
         return ImaginedState(
-            rollout=start(self.network, context.float(), seed, self.chunk),
+            rollout=start(self.network, context.float(), seed, self.chunk, robot),
             frame=context[:, -1].float(),
-            robot=robot.to(self.device),
+            robot=robot.to(self.device).nan_to_num(0.0),
             elapsed=torch.zeros(rows, dtype=torch.long, device=self.device),
         )
 
@@ -151,12 +156,16 @@ class Imagination:
         assert normalizer is not None
         given = actions.to(self.device, torch.float32)
         step = advance(self.network, state.rollout, normalizer.normalize(given), steps=self.steps)
-        frames, outputs, robot = step.frames.float(), None, state.robot
+        frames, outputs = step.frames.float(), None
         if self.heads is not None:
             outputs = self._judge(step.features, step.place, frames)
-            robot = outputs.state[:, -1]
-        imagined = ImaginedStep(self.model, state.frame, frames, given, state.elapsed, outputs)
-        following = ImaginedState(step.state, frames[:, -1], robot, state.elapsed + self.chunk)
+        robot = self._robot(state, step.robot.float(), outputs)
+        imagined = ImaginedStep(
+            self.model, state.frame, frames, given, state.elapsed, outputs, robot
+        )
+        following = ImaginedState(
+            step.state, frames[:, -1], robot[:, -1], state.elapsed + self.chunk
+        )
         return imagined, following
 
     @torch.inference_mode()
@@ -165,6 +174,17 @@ class Imagination:
     ) -> ImaginedState:
         """Replace some episodes by fresh ones; not a bit of the others changes."""
         return put(state, rows, fresh)
+
+    def _robot(
+        self, state: ImaginedState, foretold: Tensor, outputs: FrameOutputs | None
+    ) -> Float[Tensor, "rows chunk state_dim"]:
+        """The robot's state: foretold, or read off the frames, or what it was."""
+        robot = state.robot[:, None].expand(-1, self.chunk, -1)
+        if outputs is not None and outputs.state.shape[-1] == self.state_dim:
+            robot = outputs.state
+        if self.network.state_dim:
+            robot = torch.where(foretold.isnan(), robot, foretold)
+        return robot
 
     def _judge(self, features: Tensor, place: Tensor, frames: Tensor) -> FrameOutputs:
         """What the heads say of the chunk's frames."""
@@ -182,4 +202,5 @@ def _in_precision(network: UWM, dtype: torch.dtype) -> UWM:
         return network
     twin = deepcopy(network)
     nn.Module.to(twin, dtype)
+    twin.kinematics = network.kinematics  # it adds up small steps
     return twin

@@ -77,6 +77,7 @@ def imagined_frames(
             generators,
             action_mask=held_out.action_mask if with_actions else None,
             steps=steps,
+            state=held_out.state,
         )
     return model.decode(latents)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from worldmodel.blocks import Blocks
 from worldmodel.draws import RowDraws
+from worldmodel.kinematics import present_state
 from worldmodel.noise import ABSENT, GIVEN, corrupt, logit_normal_times, velocity_weight
 from worldmodel.uwm import UWM
 
@@ -90,6 +91,9 @@ class Objective:
         change_weight: extra weight of the latent loss where the picture changes.
         action_weight: weight of the action loss beside the latent loss.
         time_floor: smallest time in the velocity weight.
+        state_dropout: share of the blocks that are not told the robot's state, where it is known.
+        kinematics_weight: weight of the error of the states that are foretold. Small: nothing else
+            learns from it, and it must not use up what the gradients are clipped to.
     """
 
     mix: QueryMix = field(default_factory=QueryMix)
@@ -100,6 +104,8 @@ class Objective:
     change_weight: float = 4.0
     action_weight: float = 0.1
     time_floor: float = 0.2
+    state_dropout: float = 0.1
+    kinematics_weight: float = 0.01
 
 
 class Times(NamedTuple):
@@ -212,6 +218,16 @@ def action_loss(
     return torch.where(action_mask, action_weight * error, 0.0).mean(-1)
 
 
+def block_states(
+    blocks: Blocks,
+) -> Float[Tensor, "batch blocks frames_and_now state_dim"] | None:
+    """The robot's true states before each block and in its frames; None where there are none."""
+    size = blocks.states.shape[-1]
+    if not size:
+        return None
+    return torch.cat((present_state(blocks.robot, size)[:, :, None], blocks.states), dim=2)
+
+
 class Losses(NamedTuple):
     """Mean losses of a batch, not yet weighted against each other."""
 
@@ -240,6 +256,7 @@ def block_losses(
         corrupt(blocks.actions, action_noise, action_time[..., None]),
         times.latent,
         action_time,
+        states=block_states(blocks),
     )
     latent = latent_loss(
         prediction.latents,

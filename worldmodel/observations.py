@@ -29,13 +29,13 @@ class Observations:
             "state".
 
     Raises:
-        ValueError: another `obs_type`, or a state that the model's heads have not learned.
+        ValueError: another `obs_type`, or a state that neither the model nor its heads know.
     """
 
     def __init__(self, model: WorldModel, obs_type: ObservationType, state: bool):
         if obs_type not in ("latents", "pixels"):
             raise ValueError(f"obs_type={obs_type!r}: use 'latents' or 'pixels'")
-        known = model.heads.state_dim if model.heads is not None else 0
+        known = model.state_dim
         if state and not (known and model.state_normalizer):
             raise ValueError(
                 "state=True, but this world model does not predict the robot's state: its heads "

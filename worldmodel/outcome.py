@@ -18,7 +18,7 @@ class Outcome:
         last: place in the chunk of the last frame that counts: that of the episode's end, or the
             chunk's own last.
         frame: that frame.
-        robot: the robot's normalised state there; None without heads.
+        robot: the robot's normalised state there.
         reward: sum over the frames that count.
         success: whether one of them is a success.
         terminated: the episode ended with a success.
@@ -29,7 +29,7 @@ class Outcome:
 
     last: Int64[Tensor, " rows"]
     frame: Float[Tensor, "rows views channels height width"]
-    robot: Float[Tensor, "rows state_dim"] | None
+    robot: Float[Tensor, "rows state_dim"]
     reward: Float[Tensor, " rows"]
     success: Bool[Tensor, " rows"]
     terminated: Bool[Tensor, " rows"]
@@ -52,8 +52,7 @@ class Outcome:
 
     def shown(self, state: ImaginedState) -> ImaginedState:
         """The state with what is seen of it where the episode ended within the chunk."""
-        robot = state.robot if self.robot is None else self.robot
-        return replace(state, frame=self.frame, robot=robot, elapsed=self.elapsed)
+        return replace(state, frame=self.frame, robot=self.robot, elapsed=self.elapsed)
 
 
 @torch.inference_mode()
@@ -90,14 +89,13 @@ def outcome_of(
     counts = place <= last[:, None]
     row = torch.arange(len(last), device=last.device)
     terminated = succeeds[row, last]
-    uncertainty = robot = None
+    uncertainty = None
     if step.outputs is not None:
         uncertainty = step.outputs.error.masked_fill(~counts, 0).amax(dim=1)
-        robot = step.outputs.state[row, last]
     return Outcome(
         last=last,
         frame=step.frames[row, last],
-        robot=robot,
+        robot=step.robot[row, last],
         reward=verdict.reward.masked_fill(~counts, 0).sum(dim=1),
         success=(verdict.success & counts).any(dim=1),
         terminated=terminated,

@@ -40,6 +40,11 @@ def load_weights(network: UWM, folder: Path, data: ClipDataModule) -> None:
             f"{_bounds(data.action_normalizer)}; train on its own data as well, so that the ranges "
             "agree"
         )
+    if network.state_dim and not _alike(model.state_normalizer, data.state_normalizer):
+        differences.append(
+            f"the robot's state fills {_bounds(model.state_normalizer)} there, "
+            f"{_bounds(data.state_normalizer)} here; train on its own data as well"
+        )
     if differences:
         raise DatasetError(
             f"{folder} is not what this run can go on from: {'; '.join(differences)}. Change the "

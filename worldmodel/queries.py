@@ -31,10 +31,14 @@ class BlockNoise(NamedTuple):
 
 
 class ImaginedBlock(NamedTuple):
-    """A block's frames, and what the network thought at the sampler's last step (`Prediction`)."""
+    """A block's frames, and what the network thought at the sampler's last step (`Prediction`).
+
+    `states` are the robot's, in the frame before and in each of the block's; NaN where unknown.
+    """
 
     latents: Float[Tensor, "batch frames views channels height width"]
     features: Float[Tensor, "batch tokens width"]
+    states: Float[Tensor, "batch frames_and_now state_dim"]
 
 
 def draw_noise(
@@ -70,12 +74,14 @@ def forward_dynamics(
     noise: BlockNoise,
     steps: int = 1,
     past: Cache | None = None,
+    robot: Float[Tensor, "batch robot"] | None = None,
 ) -> Float[Tensor, "batch frames views channels height width"]:
     """Imagine the frames that follow when these actions are taken.
 
     Actions whose mask is False are absent: not known yet, or never.
     """
-    return imagine_block(network, anchor, actions, action_mask, noise, steps, past).latents
+    block = imagine_block(network, anchor, actions, action_mask, noise, steps, past, robot=robot)
+    return block.latents
 
 
 def imagine_block(
@@ -87,16 +93,29 @@ def imagine_block(
     steps: int = 1,
     past: Cache | None = None,
     past_mask: Bool[Tensor, "batch past_tokens"] | None = None,
+    robot: Float[Tensor, "batch robot"] | None = None,
 ) -> ImaginedBlock:
     """Forward dynamics, with the features that `heads.py` judges the frames by.
 
-    `past_mask` tells which of the past's tokens there are, where rows remember different lengths.
+    `past_mask` tells which of the past's tokens there are, where rows remember different lengths;
+    `robot` is the robot vector before the block (`kinematics.py`), None where it is unknown.
     """
     absent = torch.zeros_like(action_mask)
+    states = network.predict_states(robot, actions, action_mask)
     last = _denoise(
-        network, anchor, None, actions, action_mask, absent, noise, steps, past, past_mask
+        network,
+        anchor,
+        None,
+        actions,
+        action_mask,
+        absent,
+        noise,
+        steps,
+        past,
+        past_mask,
+        states=states,
     )
-    return ImaginedBlock(last.latents[:, 0], last.features[:, 0])
+    return ImaginedBlock(last.latents[:, 0], last.features[:, 0], states)
 
 
 def video_generation(
@@ -166,6 +185,7 @@ def remember(
     noise: BlockNoise,
     past: Cache | None = None,
     past_mask: Bool[Tensor, "batch past_tokens"] | None = None,
+    states: Float[Tensor, "batch frames_and_now state_dim"] | None = None,
 ) -> Cache:
     """Keys and values of a finished block, for the blocks after it to look at."""
     known = torch.where(action_mask[..., None], actions, noise.actions)
@@ -178,6 +198,7 @@ def remember(
         _time(action_mask, GIVEN)[:, None],
         past,
         past_mask,
+        None if states is None else states[:, None],
     )
     return prediction.cache
 
@@ -194,6 +215,7 @@ def _denoise(
     past: Cache | None,
     past_mask: Tensor | None = None,
     latents_absent: bool = False,
+    states: Tensor | None = None,
 ) -> Prediction:
     """Run the sampler on what is not given; both clocks of what is denoised run together.
 
@@ -221,6 +243,7 @@ def _denoise(
             action_time[:, None],
             past,
             past_mask,
+            None if states is None else states[:, None],
         )
         last[:] = [prediction]
         return prediction.latents[:, 0], prediction.actions[:, 0]

@@ -34,12 +34,14 @@ class Advance(NamedTuple):
         frames: as many as the chunk has actions.
         features: what the network thought of the whole block (`Prediction`).
         place: the frames' places in their block.
+        robot: the robot's state in them, normalised; NaN where unknown.
         state: where the rollout stands now.
     """
 
     frames: Float[Tensor, "batch chunk views channels height width"]
     features: Float[Tensor, "batch tokens width"]
     place: Int64[Tensor, "batch chunk"]
+    robot: Float[Tensor, "batch chunk state_dim"]
     state: RolloutState
 
 
@@ -77,20 +79,28 @@ def advance(
         action_mask = state.action_mask.scatter(1, place, action_mask)
     seen = past_mask(network, state)
     block = imagine_block(
-        network, state.anchor, actions, action_mask, state.noise, steps, state.past, seen
+        network,
+        state.anchor,
+        actions,
+        action_mask,
+        state.noise,
+        steps,
+        state.past,
+        seen,
+        state.robot if network.state_dim else None,
     )
     following = replace(
         state, actions=actions, action_mask=action_mask, filled=state.filled + chunk
     )
     full = following.filled >= size
     if full.device.type != "cpu" or full.any():  # on a GPU, asking costs more than computing
-        finished = _next_block(network, following, block.latents, seen)
+        finished = _next_block(network, following, block.latents, seen, block.states)
         following = choose(full, finished, following) if chunk < size else finished
-    frames = block.latents
+    frames, robot = block.latents, block.states[:, 1:]
     if chunk < size:
         row = torch.arange(len(frames), device=frames.device)[:, None]
-        frames = frames[row, place]
-    return Advance(frames, block.features, place, following)
+        frames, robot = frames[row, place], robot[row, place]
+    return Advance(frames, block.features, place, robot, following)
 
 
 def rollout(
@@ -102,6 +112,7 @@ def rollout(
     action_mask: Bool[Tensor, "batch given"] | None = None,
     steps: int = 1,
     chunk: int | None = None,
+    state: Float[Tensor, "batch state_dim"] | None = None,
 ) -> Float[Tensor, "batch horizon views channels height width"]:
     """Imagine `horizon` frames behind the context.
 
@@ -115,6 +126,7 @@ def rollout(
         action_mask: which actions are known; None: all.
         steps: sampler steps a block.
         chunk: actions taken at once, a divisor of the block; None: the whole block.
+        state: the robot's, normalised, in the last context frame; None: unknown.
 
     Raises:
         ValueError: fewer actions than the horizon, or a chunk that does not divide the block.
@@ -126,15 +138,16 @@ def rollout(
         raise ValueError(f"{actions.shape[1]} actions for a horizon of {horizon}")
     if action_mask is None:
         action_mask = torch.ones(actions.shape[:2], dtype=torch.bool, device=context.device)
-    state, frames = start(network, context, draw_seeds(generator, len(context)), chunk), []
-    missing = -horizon % state.chunk
+    seeds, frames = draw_seeds(generator, len(context)), []
+    now = start(network, context, seeds, chunk, state)
+    missing = -horizon % now.chunk
     actions = torch.nn.functional.pad(actions[:, :horizon], (0, 0, 0, missing))
     action_mask = torch.nn.functional.pad(action_mask[:, :horizon], (0, missing))
-    for begin in range(0, horizon, state.chunk):
-        part = slice(begin, begin + state.chunk)
-        step = advance(network, state, actions[:, part], action_mask[:, part], steps)
+    for begin in range(0, horizon, now.chunk):
+        part = slice(begin, begin + now.chunk)
+        step = advance(network, now, actions[:, part], action_mask[:, part], steps)
         frames.append(step.frames)
-        state = step.state
+        now = step.state
     return torch.cat(frames, dim=1)[:, :horizon]
 
 
@@ -160,13 +173,14 @@ def joint_rollout(
         latents, actions = joint(network, state.anchor, state.noise, steps, state.past, seen)
         known = torch.ones_like(state.action_mask)
         taken = replace(state, actions=actions.clamp(-1, 1), action_mask=known)
-        state = _next_block(network, taken, latents, seen)
+        states = network.predict_states(None, actions, known)
+        state = _next_block(network, taken, latents, seen, states)
         frames.append(latents)
     return torch.cat(frames, dim=1)[:, :horizon]
 
 
 def _next_block(
-    network: UWM, state: RolloutState, latents: Tensor, seen: Tensor | None
+    network: UWM, state: RolloutState, latents: Tensor, seen: Tensor | None, states: Tensor
 ) -> RolloutState:
     """The state behind a block that is full in every row."""
     anchor, block = anchor_of(latents), state.block + 1
@@ -181,9 +195,13 @@ def _next_block(
             state.noise,
             past,
             seen,
+            states if network.state_dim else None,
         )
         keep = past[0].keys.shape[2]
         past = [old.append(new, keep) for old, new in zip(past, newest, strict=True)]
+    robot = state.robot
+    if network.state_dim:
+        robot = torch.cat((states[:, -2], states[:, -1], state.actions[:, -1]), dim=-1)
     return replace(
         state,
         block=block,
@@ -191,5 +209,6 @@ def _next_block(
         anchor=anchor,
         noise=block_noise(network, anchor, state.seed, block),
         action_mask=torch.zeros_like(state.action_mask),
+        robot=robot,
         past=past,
     )

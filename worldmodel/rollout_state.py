@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from worldmodel import counter_noise
+from worldmodel.kinematics import at_rest
 from worldmodel.queries import BlockNoise
 from worldmodel.transformer import LayerCache
 from worldmodel.uwm import ANCHOR_FRAMES, UWM, Cache
@@ -31,6 +32,8 @@ class RolloutState:
         actions: the current block's so far; the rest is meaningless.
         action_mask: which of them are known.
         chunk: actions that every step takes.
+        robot: the robot vector before the current block (`kinematics.py`), NaN where unknown;
+            M = 0 for a network that is told no states.
         past: keys and values of the last `history_blocks` blocks, newest last; None for a network
             that looks no further back than its anchor.
     """
@@ -43,6 +46,7 @@ class RolloutState:
     actions: Float[Tensor, "batch frames action_dim"]
     action_mask: Bool[Tensor, "batch frames"]
     chunk: int
+    robot: Float[Tensor, "batch robot"]
     past: Cache | None = None
 
 
@@ -73,6 +77,7 @@ def start(
     context: Float[Tensor, "batch frames views channels height width"],
     seed: Int64[Tensor, " batch"],
     chunk: int | None = None,
+    state: Float[Tensor, "batch state_dim"] | None = None,
 ) -> RolloutState:
     """Begin a rollout behind the context frames, at least one.
 
@@ -81,6 +86,8 @@ def start(
         context: known frames.
         seed: of each row's noise.
         chunk: actions that every step will take; None: a whole block.
+        state: the robot's, normalised, in the last context frame, where it is taken to rest; NaN
+            where unknown; None: unknown.
 
     Raises:
         ValueError: a chunk that does not divide the block.
@@ -91,6 +98,8 @@ def start(
         raise ValueError(f"chunk={chunk} does not divide the model's block of {size} frames")
     anchor, seed = anchor_of(context), seed.to(context.device)
     none = torch.zeros(batch, dtype=torch.long, device=context.device)
+    if state is None or not network.state_dim:
+        state = anchor.new_full((batch, network.state_dim), torch.nan)
     return RolloutState(
         seed=seed,
         block=none,
@@ -100,6 +109,7 @@ def start(
         actions=anchor.new_zeros(batch, size, network.action_dim),
         action_mask=torch.zeros(batch, size, dtype=torch.bool, device=context.device),
         chunk=chunk,
+        robot=at_rest(state.to(anchor), network.action_dim if network.state_dim else 0),
         past=_empty_past(network, anchor) if network.history_blocks else None,
     )
 

@@ -111,6 +111,7 @@ def forward_dynamics_latents(
         action_mask=mask,
         steps=steps,
         chunk=chunk,
+        state=held_out.state,
     )
 
 
@@ -170,7 +171,7 @@ def score_queries(model: WorldModel, held_out: HeldOut, seed: int) -> dict:
     known = blocks.action_mask[:, 0].all(1)
     if not known.any():
         return {}
-    anchor, latents, actions, mask, _ = (part[known, 0] for part in blocks)
+    anchor, latents, actions, mask, *_ = (part[known, 0] for part in blocks)
     noise = draw_noise(network, anchor, generator)
     generated = rollout(
         network,

@@ -38,10 +38,9 @@ class StartStates:
         with torch.inference_mode():
             frames = contexts.frames.to(imagination.device)
             self.latents = model.encode(frames)[:, None].float()
-        self.robot = torch.zeros(len(contexts), imagination.state_dim)
-        if imagination.state_dim and model.state_normalizer is not None:
-            known = contexts.state_mask[:, None]
-            self.robot = model.state_normalizer.normalize(contexts.state) * known
+        self.robot = torch.zeros(len(contexts), 0)
+        if imagination.state_dim:
+            self.robot = model.normal_state(contexts.state, contexts.state_mask)
 
     def begin(
         self,
@@ -105,7 +104,7 @@ class StartStates:
                     "this env observes the robot's state: pass options={'context': ..., 'state': "
                     "...} with its state in the context's last frame"
                 )
-            return latents, torch.zeros(len(which), self.imagination.state_dim)
+            return latents, torch.full((len(which), self.imagination.state_dim), torch.nan)
         values, wanted = np.asarray(state, np.float32), (num_envs, self.robot.shape[1])
         if model.state_normalizer is None or values.shape not in (wanted, wanted[1:]):
             raise ValueError(

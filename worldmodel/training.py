@@ -22,6 +22,7 @@ from worldmodel.attention import Backend
 from worldmodel.blocks import Blocks, cut
 from worldmodel.contexts import Contexts, first_frames
 from worldmodel.draws import RowDraws, step_generator
+from worldmodel.kinematics import kinematics_loss
 from worldmodel.objective import Objective, block_losses, draw_times, finish_history
 from worldmodel.pretrained import load_weights, other_sizes, sizes_of
 from worldmodel.queries import BlockNoise, draw_noise, forward_dynamics
@@ -29,6 +30,9 @@ from worldmodel.rollout_state import anchor_of
 from worldmodel.schedule import learning_rate_factor
 from worldmodel.uwm import ANCHOR_FRAMES, UWM
 from worldmodel.world_model import WorldModel, require_world_model
+
+KINEMATICS_RATE = 3.0
+"""Learning rate of the kinematics, a small network on few numbers, over that of the rest."""
 
 
 @dataclass
@@ -87,6 +91,7 @@ class WorldModelTraining(L.LightningModule):
         contexts: how many start contexts the model folder stores.
         start_from: folder of a saved world model to go on from, such as with more data; None: new
             weights.
+        robot_state: whether it learns to go by the robot's state, where the data have it.
         seed: of all noise and times.
     """
 
@@ -97,6 +102,7 @@ class WorldModelTraining(L.LightningModule):
         optimization: Optimization = Optimization(),  # noqa: B008
         contexts: int = 64,
         start_from: str | None = None,
+        robot_state: bool = True,
         seed: int = 0,
     ):
         super().__init__()
@@ -105,6 +111,7 @@ class WorldModelTraining(L.LightningModule):
         self.objective = objective
         self.optimization = optimization
         self.contexts = contexts
+        self.robot_state = robot_state
         self.seed = seed
         self.network: UWM | None = None
         self.ema: EMAModel | None = None
@@ -146,6 +153,7 @@ class WorldModelTraining(L.LightningModule):
                 latent_channels=self.data.latent_shape[0],
                 action_dim=self.data.action_dim,
                 views=len(self.data.cameras),
+                state_dim=self.data.state_dim if self.robot_state else 0,
                 **asdict(self.architecture),
             )
         if self.start_from is not None:
@@ -159,13 +167,8 @@ class WorldModelTraining(L.LightningModule):
         """One step: cut the clips, choose and disturb anchors, draw times, compare."""
         assert self.network is not None
         draws = self._draws(len(batch["action_mask"]), batch_idx)
-        blocks = cut(
-            batch["latents"],
-            batch["actions"],
-            batch["action_mask"],
-            self.architecture.block_frames,
-            batch["action_weight"],
-        )
+        blocks = self._cut(batch)
+        kinematics = self._kinematics_loss(blocks)
         blocks = self._roll_out(blocks, draws)
         spread = self.objective.anchor_noise * draws.uniform(blocks.anchor.shape[1])
         noise = draws.normal(*blocks.anchor.shape[1:])
@@ -174,8 +177,16 @@ class WorldModelTraining(L.LightningModule):
 
         times = draw_times(blocks.action_mask, self.objective.mix, draws)
         times = finish_history(times, blocks.action_mask, self.objective.finished_history, draws)
+        if self.network.state_dim:
+            untold = draws.uniform(blocks.robot.shape[1]) < self.objective.state_dropout
+            robot = torch.where(untold[..., None], torch.nan, blocks.robot)
+            states = torch.where(untold[..., None, None], torch.nan, blocks.states)
+            blocks = blocks._replace(robot=robot, states=states)
         losses = block_losses(self.network, blocks, times, self.objective, draws)
         loss = losses.latent + self.objective.action_weight * losses.action
+        if kinematics is not None:
+            loss = loss + self.objective.kinematics_weight * kinematics
+            self.log("kinematics_loss", kinematics, sync_dist=True)
         self.log("loss", loss, prog_bar=True, sync_dist=True)
         self.log_dict({"latent_loss": losses.latent, "action_loss": losses.action}, sync_dist=True)
         return loss
@@ -183,12 +194,12 @@ class WorldModelTraining(L.LightningModule):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the error of forward dynamics on single held-out blocks, with the current weights."""
         assert self.network is not None
-        clips = batch["latents"], batch["actions"], batch["action_mask"]
-        blocks = cut(*clips, self.architecture.block_frames)
-        anchor, latents, actions, mask, _ = (part.flatten(0, 1) for part in blocks)
+        blocks = Blocks(*(part.flatten(0, 1) for part in self._cut(batch)))
+        anchor, actions, mask = blocks.anchor, blocks.actions, blocks.action_mask
         noise = draw_noise(self.network, anchor, torch.Generator().manual_seed(batch_idx))
-        imagined = forward_dynamics(self.network, anchor, actions, mask, noise)
-        error = (imagined.float() - latents).square().mean()
+        robot = blocks.robot if self.network.state_dim else None
+        imagined = forward_dynamics(self.network, anchor, actions, mask, noise, robot=robot)
+        error = (imagined.float() - blocks.latents).square().mean()
         self.log("val_latent_mse", error, prog_bar=True, sync_dist=True)
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
@@ -228,8 +239,15 @@ class WorldModelTraining(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up, a plateau, and a linear fall to zero."""
         settings, total = self.optimization, self.trainer.estimated_stepping_batches
+        assert self.network is not None
+        kinematics = self.network.kinematics
+        own = [] if kinematics is None else list(kinematics.parameters())
+        others = [p for p in self.parameters() if all(p is not of_its for of_its in own)]
+        groups: list[dict[str, Any]] = [{"params": others}]
+        if own:
+            groups.append({"params": own, "lr": KINEMATICS_RATE * settings.learning_rate})
         optimizer = torch.optim.AdamW(
-            self.parameters(),
+            groups,
             lr=settings.learning_rate,
             betas=settings.betas,
             weight_decay=settings.weight_decay,
@@ -296,6 +314,32 @@ class WorldModelTraining(L.LightningModule):
             contexts=start_contexts(self.data, self.contexts),
         )
 
+    def _cut(self, batch: dict[str, Tensor]) -> Blocks:
+        """A batch of clips as blocks, with states if the network goes by any."""
+        assert self.network is not None
+        states: Tensor | None = None
+        if self.network.state_dim:
+            states = torch.where(batch["state_mask"][..., None], batch["state"], torch.nan)
+        return cut(
+            batch["latents"],
+            batch["actions"],
+            batch["action_mask"],
+            self.architecture.block_frames,
+            batch["action_weight"],
+            states,
+        )
+
+    def _kinematics_loss(self, blocks: Blocks) -> Tensor | None:
+        """How far off the states are that are foretold from the clip's beginning."""
+        assert self.network is not None
+        if self.network.kinematics is None:
+            return None
+        parts = blocks.actions, blocks.action_mask, blocks.states
+        actions, mask, states = (part.flatten(1, 2) for part in parts)
+        with torch.autocast(self.device.type, enabled=False):  # it adds up small steps
+            foretold = self.network.kinematics(blocks.robot[:, 0], actions, mask)
+        return kinematics_loss(foretold, states)
+
     def _roll_out(self, blocks: Blocks, draws: RowDraws) -> Blocks:
         """Pick the blocks to train on: the first, or those behind an imagined beginning."""
         assert self.network is not None
@@ -319,6 +363,7 @@ class WorldModelTraining(L.LightningModule):
                     blocks.actions[rows, index],
                     blocks.action_mask[rows, index],
                     BlockNoise(*(part[rows] for part in noise[index])),
+                    robot=blocks.robot[rows, index] if self.network.state_dim else None,
                 )
                 anchor = anchor_of(imagined).to(anchor.dtype)
         torch.clear_autocast_cache()  # weights that were cast without gradients must not be reused

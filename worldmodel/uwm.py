@@ -3,9 +3,10 @@
 A block is k future frames and the k actions that lead to them. The k frames are folded into the
 same tokens (a temporal patch), the block's *anchor*, the last two frames before it, enters as
 further channels at the same place, and the prediction is a residual on the last of them. Actions
-enter as tokens and through the modulation. Video and actions carry times of their own
-(Zhu et al., Unified World Models, arXiv 2504.02792), so that one network answers every query of
-`queries.py`. Noise, losses and rollouts live elsewhere.
+enter as tokens and through the modulation, and so do the robot's states, which `kinematics.py`
+foretells from them. Video and actions carry times of their own (Zhu et al., Unified World Models,
+arXiv 2504.02792), so that one network answers every query of `queries.py`. Noise, losses and
+rollouts live elsewhere.
 """
 
 from typing import NamedTuple
@@ -19,6 +20,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from worldmodel.attention import Backend, block_causal_mask
+from worldmodel.kinematics import Kinematics, present_state, state_waves, wave_channels
+from worldmodel.noise import GIVEN
 from worldmodel.rotary import Rotation, rotary_angles
 from worldmodel.transformer import LayerCache, Transformer
 
@@ -65,6 +68,10 @@ class UWM(ModelMixin, ConfigMixin):
         history_blocks: finished blocks before the current one that it can look at, besides its
             anchor.
         attention: "sdpa" (PyTorch) or "xformers" (CUDA only).
+        state_dim: dimensions S of the robot's state; 0: it is told none.
+
+    Attributes:
+        kinematics: foretells the robot's state; None where S = 0.
 
     Raises:
         ValueError: a width that the heads do not divide.
@@ -84,6 +91,7 @@ class UWM(ModelMixin, ConfigMixin):
         condition_width: int = 128,
         history_blocks: int = 0,
         attention: Backend = "sdpa",
+        state_dim: int = 0,
     ):
         super().__init__()
         if width % heads:
@@ -96,13 +104,18 @@ class UWM(ModelMixin, ConfigMixin):
         self.heads = heads
         self.head_width = width // heads
         self.history_blocks = history_blocks
+        self.state_dim = state_dim
 
         pixels = latent_channels * patch**2
         self.embed_video = nn.Linear((block_frames + ANCHOR_FRAMES) * pixels, width)
         self.embed_view = nn.Embedding(views, width)
-        self.embed_action = nn.Linear(action_dim + TIME_CHANNELS, width)
+        waves = wave_channels(state_dim)
+        self.embed_action = nn.Linear(action_dim + TIME_CHANNELS + waves, width)
         self.embed_condition = nn.Sequential(
-            nn.Linear(TIME_CHANNELS + block_frames * (action_dim + 1), 2 * condition_width),
+            nn.Linear(
+                TIME_CHANNELS + block_frames * (action_dim + 1) + (block_frames + 1) * waves,
+                2 * condition_width,
+            ),
             nn.SiLU(),
             nn.Linear(2 * condition_width, condition_width),
         )
@@ -113,6 +126,7 @@ class UWM(ModelMixin, ConfigMixin):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
         nn.init.normal_(self.embed_view.weight, std=0.02)
+        self.kinematics = Kinematics(state_dim, action_dim) if state_dim else None
 
     def forward(
         self,
@@ -123,6 +137,7 @@ class UWM(ModelMixin, ConfigMixin):
         action_time: Float[Tensor, "batch blocks frames"],
         past: Cache | None = None,
         past_mask: Bool[Tensor, "batch past_tokens"] | None = None,
+        states: Float[Tensor, "batch blocks frames_and_now state_dim"] | None = None,
     ) -> Prediction:
         """Predict the clean latents and actions of each block from noisy ones.
 
@@ -134,6 +149,9 @@ class UWM(ModelMixin, ConfigMixin):
             action_time: one time an action, so that known and absent ones can share a block.
             past: caches of earlier, finished blocks; then one block is given here.
             past_mask: which of the past's tokens there are; None: all.
+            states: the robot's, normalised, in the anchor's last frame and in each of the block's;
+                NaN where unknown; None: all unknown. They are looked at as far as actions are
+                given, so that no query is told what it is asked.
 
         Raises:
             ValueError: a block of another length than `block_frames`, or more views than `views`.
@@ -157,13 +175,14 @@ class UWM(ModelMixin, ConfigMixin):
         video = video.flatten(2, 4)
         video_tokens = video.shape[2]
 
-        timed_actions = torch.cat((actions, _time_features(action_time)), dim=-1)
+        waves = self._state_waves(states, action_time)
+        timed_actions = torch.cat((actions, _time_features(action_time), waves[:, :, 1:]), dim=-1)
         tokens = torch.cat((video, self.embed_action(timed_actions.to(own))), dim=2)
 
         # what is absent is noise, which has no business in the modulation: weigh by 1 - tau
         known = (1 - action_time)[..., None]
         hints = torch.cat((actions * known, known), dim=-1).flatten(2)
-        given = torch.cat((_time_features(latent_time), hints), dim=-1)
+        given = torch.cat((_time_features(latent_time), hints, waves.flatten(2)), dim=-1)
         condition = self.embed_condition(given.to(own))
 
         blocks, size = tokens.shape[1], tokens.shape[2]
@@ -192,6 +211,38 @@ class UWM(ModelMixin, ConfigMixin):
             features=tokens,
             cache=cache,
         )
+
+    def predict_states(
+        self,
+        robot: Float[Tensor, "batch robot"] | None,
+        actions: Float[Tensor, "batch frames action_dim"],
+        action_mask: Bool[Tensor, "batch frames"],
+    ) -> Float[Tensor, "batch frames_and_now state_dim"]:
+        """The robot's state now and behind each action; NaN where it cannot be known.
+
+        Args:
+            robot: its vector (`kinematics.py`); None: unknown.
+            actions: normalised.
+            action_mask: which of them are known.
+        """
+        batch, frames = actions.shape[:2]
+        if self.kinematics is None or robot is None:
+            return actions.new_full((batch, frames + 1, self.state_dim), torch.nan)
+        following = self.kinematics(robot, actions, action_mask)
+        return torch.cat((present_state(robot, self.state_dim)[:, None], following), dim=1)
+
+    def _state_waves(
+        self, states: Tensor | None, action_time: Tensor
+    ) -> Float[Tensor, "batch blocks frames_and_now channels"]:
+        """The states as far as actions are given; no channels for a model without any."""
+        given = (action_time == GIVEN).cumprod(-1).bool()
+        given = torch.cat((given[..., :1], given), dim=-1)
+        if not self.state_dim:
+            return action_time.new_zeros(*given.shape, 0)
+        if states is None:
+            states = action_time.new_zeros(*given.shape, self.state_dim)
+            given = torch.zeros_like(given)
+        return state_waves(states, given & ~states.isnan().any(-1))
 
     def _angles(
         self, grid: torch.Size, blocks: int, device: torch.device

@@ -14,7 +14,8 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jaxtyping import Float, UInt8
+import torch
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from video.action_model import CLASS_KEY
@@ -62,6 +63,19 @@ class WorldModel:
     task_names: list[str] = field(default_factory=list)
     contexts: Contexts | None = None
     heads: FrameHeads | None = None
+
+    @property
+    def state_dim(self) -> int:
+        """Dimensions S of the robot's state that it foretells, or its heads read; 0: none."""
+        return self.network.state_dim or (0 if self.heads is None else self.heads.state_dim)
+
+    def normal_state(
+        self, state: Float[Tensor, "rows state_dim"], known: Bool[Tensor, " rows"]
+    ) -> Float[Tensor, "rows state_dim"]:
+        """The robot's state as a rollout wants it: normalised, NaN where it is not known."""
+        if self.state_normalizer is None or state.shape[-1] != self.state_normalizer.dim:
+            return state.new_full((len(state), self.state_dim), torch.nan)
+        return torch.where(known[:, None], self.state_normalizer.normalize(state), torch.nan)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, device: str = "cpu") -> "WorldModel":

@@ -26,10 +26,12 @@ def tiny_world_model(
     block_frames: int = 4,
     history_blocks: int = 0,
     heads: bool = True,
+    told: bool = True,
 ) -> WorldModel:
     """32x32 frames, 4x8x8 latents, two action dimensions, a robot state of three.
 
-    Holding an action moves the imagined frames about as far as all noise does.
+    Holding an action moves the imagined frames about as far as all noise does. Unless `told` is
+    False, the network goes by the robot's state.
     """
     torch.manual_seed(seed)
     network = UWM(
@@ -42,6 +44,7 @@ def tiny_world_model(
         heads=2,
         condition_width=16,
         history_blocks=history_blocks,
+        state_dim=3 if told else 0,
     )
     _make_actions_matter(network)
     judges = FrameHeads(
@@ -79,7 +82,8 @@ def _make_actions_matter(network: UWM) -> None:
     with torch.no_grad():
         network.embed_video.weight[:, -noisy:] *= 0.1
         network.embed_action.weight[:, : network.action_dim] *= 10
-        network.embed_condition[0].weight[:, TIME_CHANNELS:] *= 10
+        hints = network.block_frames * (network.action_dim + 1)
+        network.embed_condition[0].weight[:, TIME_CHANNELS:][:, :hints] *= 10
 
 
 def _make_success_rare(judges: FrameHeads) -> None:

@@ -48,4 +48,6 @@ def blocks() -> Blocks:
         actions=torch.rand(6, 2, 4, 2, generator=generator) * 2 - 1,
         action_mask=mask,
         action_weight=mask.float(),
+        robot=torch.zeros(6, 2, 0),
+        states=torch.zeros(6, 2, 4, 0),
     )

@@ -139,7 +139,7 @@ def test_an_end_within_a_chunk(mode):
     info, seen = first.info, first.observations
     ended = info["final_obs"][0] if mode == "same_step" else {k: v[0] for k, v in seen.items()}
     np.testing.assert_array_equal(ended["latents"], kept[0].frames[0, 1])
-    np.testing.assert_allclose(ended["state"], kept[0].outputs.state[0, 1], rtol=1e-6)
+    np.testing.assert_allclose(ended["state"], kept[0].robot[0, 1], rtol=1e-6)
     np.testing.assert_array_equal(seen["latents"][1:], kept[0].frames[1:, 3])
     if mode == "same_step":
         assert info["final_info"]["elapsed_steps"].tolist() == [2, 0, 0]

@@ -73,6 +73,7 @@ def held_out_of(latents, frames=None, tasks=None):
         latents=latents,
         actions=torch.zeros(episodes, length - 1, 2),
         action_mask=torch.ones(episodes, length - 1, dtype=torch.bool),
+        state=torch.zeros(episodes, 0),
         lengths=torch.full((episodes,), length),
         tasks=tasks or ["a"] * episodes,
         episodes=list(range(episodes)),

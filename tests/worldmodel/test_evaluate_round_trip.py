@@ -27,6 +27,7 @@ def held_out(model, episodes=2, frames=9) -> HeldOut:
         latents=model.encode(pixels),
         actions=torch.rand(episodes, frames - 1, 2, generator=generator) * 2 - 1,
         action_mask=mask,
+        state=torch.zeros(episodes, 0),
         lengths=torch.full((episodes,), frames),
         tasks=["left"] * episodes,
         episodes=list(range(episodes)),

@@ -36,7 +36,7 @@ def imagined(probability, error=None, predicted=None, reward=None, members=None,
         disagreement=torch.rand(shape, generator=torch.Generator().manual_seed(0)),
     )
     known = torch.ones(shape, dtype=torch.bool) if known is None else torch.tensor(known)
-    return Replay(outputs, error, known)
+    return Replay(outputs, outputs.state, error, known)
 
 
 def recorded(success, reward=None, mask=None):

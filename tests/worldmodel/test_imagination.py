@@ -10,6 +10,7 @@ from tiny_world_models import tiny_world_model
 
 from worldmodel import counter_noise
 from worldmodel.imagination import Imagination
+from worldmodel.kinematics import at_rest
 from worldmodel.noise import GIVEN
 from worldmodel.queries import forward_dynamics
 from worldmodel.rollout_state import anchor_of
@@ -38,10 +39,17 @@ def test_the_last_frame_of_a_block_does_not_depend_on_the_chunk(history_blocks):
 
 
 def recomputed(
-    model: WorldModel, context: torch.Tensor, actions: torch.Tensor, seed: torch.Tensor
+    model: WorldModel,
+    context: torch.Tensor,
+    actions: torch.Tensor,
+    seed: torch.Tensor,
+    state: torch.Tensor,
 ) -> torch.Tensor:
     """The same frames without any cache: every block runs its whole past through the network."""
     network, size = model.network, model.network.block_frames
+    known_all = torch.ones(actions.shape[:2], dtype=torch.bool)
+    states = network.predict_states(at_rest(state, 2), actions, known_all).unfold(1, size + 1, size)
+    states = states.transpose(2, 3)  # rows, blocks, the frame before and those of the block
     anchors, blocks, taken = [anchor_of(context[:, None])], [], []
     for index in range(actions.shape[1] // size):
         taken.append(actions[:, size * index : size * (index + 1)])
@@ -54,7 +62,8 @@ def recomputed(
             times[:, -1] = time
             known = torch.full((len(context), index + 1, size), GIVEN)
             given = torch.stack(anchors, 1), torch.stack([*blocks, noisy[0]], 1)
-            return (network(*given, torch.stack(taken, 1), times, known).latents[:, -1],)
+            told = {"states": states[:, : index + 1]}
+            return (network(*given, torch.stack(taken, 1), times, known, **told).latents[:, -1],)
 
         blocks.append(euler(predict, (noise[:, :count].unflatten(1, shape),), 1)[0])
         anchors.append(anchor_of(blocks[-1]))
@@ -69,15 +78,16 @@ def test_cache_on_and_off_agree(history_blocks, chunk):
     env = imagined(3, model, chunk=chunk)
     before = {1: 6, 4: 2}[chunk]
     first, _ = env.reset(seed=0)
-    context, seed = torch.from_numpy(first), env.get_state().imagined.rollout.seed
+    began = env.get_state().imagined
+    context, seed = torch.from_numpy(first), began.rollout.seed
     actions = commands(env, 24 // chunk)
     frames = [latents(env, actions[:before])]
     fresh, _ = env.reset(options={"reset_mask": np.array([False, True, False])})
-    again = env.get_state().imagined.rollout.seed
+    again = env.get_state().imagined
     frames = np.concatenate([*frames, latents(env, actions[before:])])
     normalised = model.action_normalizer.normalize(torch.from_numpy(actions))
     given = normalised.reshape(24 // chunk, 3, chunk, 2).transpose(0, 1).flatten(1, 2)
-    whole = recomputed(model, context, given, seed)
+    whole = recomputed(model, context, given, seed, began.robot)
     ends = slice(4 // chunk - 1, None, 4 // chunk)
     for row in (0, 2):
         np.testing.assert_allclose(
@@ -86,7 +96,11 @@ def test_cache_on_and_off_agree(history_blocks, chunk):
     done = before * chunk
     rest = (24 - done) // 4 * 4
     restarted = recomputed(
-        model, torch.from_numpy(fresh)[1:2], given[1:2, done : done + rest], again[1:2]
+        model,
+        torch.from_numpy(fresh)[1:2],
+        given[1:2, done : done + rest],
+        again.rollout.seed[1:2],
+        again.robot[1:2],
     )
     shown = frames[before : before + rest // chunk][ends, 1]
     np.testing.assert_allclose(shown, restarted[0, 3::4].numpy(), atol=1e-4, rtol=1e-4)
@@ -232,9 +246,28 @@ def test_a_step_leads_to_the_last_frame_of_its_chunk(chunk):
         assert step.elapsed.tolist() == [number * chunk] * 2
         assert step.outputs is not None
         assert following.frame.equal(step.frames[:, -1])
-        assert following.robot.equal(step.outputs.state[:, -1])
+        assert following.robot.equal(step.robot[:, -1])
         assert following.elapsed.tolist() == [(number + 1) * chunk] * 2
         state = following
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_where_the_robots_state_comes_from(told):
+    """A network that goes by states foretells it; if it cannot, or does not, the heads read it."""
+    model = shared_model(told=told)
+    frames, seeds = torch.zeros(2, 1, 1, 4, 8, 8), torch.tensor([1, 2])
+    robot = torch.tensor([[0.1, 0.2, 0.3], [torch.nan] * 3])
+    imagination, actions = Imagination(model, 4), torch.ones(2, 4, 2)
+    started = imagination.start(frames, seeds, robot)
+    assert started.robot[1].tolist() == [0, 0, 0]  # unknown
+    step, _ = imagination.step(started, actions)
+    assert step.outputs is not None
+    assert step.robot[1].equal(step.outputs.state[1])
+    assert step.robot[0].equal(step.outputs.state[0]) is not told
+    if told:
+        normal = model.action_normalizer.normalize(actions)
+        given = at_rest(robot[:1], 2), normal[:1], torch.ones(1, 4, dtype=torch.bool)
+        torch.testing.assert_close(step.robot[:1], model.network.kinematics(*given))
 
 
 def test_a_model_that_never_saw_an_action_cannot_be_acted_in():

@@ -26,6 +26,7 @@ def step_of(elapsed: list[int], heads: bool = True) -> ImaginedStep:
         actions=torch.zeros(4, 4, 2),
         elapsed=torch.tensor(elapsed),
         outputs=outputs,
+        robot=state,
     )
 
 
@@ -99,7 +100,6 @@ def test_what_comes_behind_the_end_cannot_matter():
 def test_without_heads():
     ended = outcome_of(step_of([0] * 4, heads=False), Verdict(REWARD, SUCCESS), 100, True)
     assert ended.uncertainty is None
-    assert ended.robot is None
     assert "uncertainty" not in ended.figures()
 
 

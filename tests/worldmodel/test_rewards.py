@@ -32,6 +32,7 @@ def step_of(
         actions=torch.zeros(2, 2, 2),
         elapsed=torch.zeros(2, dtype=torch.long),
         outputs=FrameOutputs(reward, logits + 1, logits, state, reward, reward),
+        robot=state,
     )
 
 

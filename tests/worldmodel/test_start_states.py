@@ -243,8 +243,8 @@ def test_options_that_do_not_fit_are_named(options, message):
 
 
 def test_a_model_that_knows_no_state_takes_none():
-    envs = imagined(2, shared_model(heads=False))
+    envs = imagined(2, shared_model(heads=False, told=False))
     with pytest.raises(ValueError, match="does not know the robot's state, so leave it out"):
         envs.reset(seed=0, options={"context": picture(0), "state": [0.0, 0.0, 0.0]})
     with pytest.raises(ValueError, match="state=True, but this world model does not predict the"):
-        imagined(2, shared_model(heads=False), state=True)
+        imagined(2, shared_model(heads=False, told=False), state=True)

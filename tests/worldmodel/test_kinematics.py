@@ -1,0 +1,172 @@
+"""The robot's state: foretold from its actions, and told to no query that must not know it."""
+
+import pytest
+import torch
+
+from worldmodel.blocks import cut
+from worldmodel.kinematics import (
+    Kinematics,
+    at_rest,
+    kinematics_loss,
+    present_state,
+    state_waves,
+    wave_channels,
+)
+from worldmodel.queries import draw_noise, forward_dynamics, imagine_block, inverse_dynamics
+from worldmodel.rollout import advance, rollout
+from worldmodel.rollout_state import start
+
+SEEDS = torch.tensor([3, 4])
+
+
+@pytest.fixture
+def told(build_network):
+    """A tiny network that goes by two numbers of state."""
+    return build_network(state_dim=2)
+
+
+@pytest.fixture
+def context():
+    return torch.randn(2, 1, 1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def actions():
+    return torch.rand(2, 12, 2, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+STATE = torch.tensor([[0.1, -0.2], [0.5, 0.4]])
+
+
+def test_it_learns_a_hand_that_lags_behind():
+    """The hand moves by half of what the last command and this one say: no single state tells."""
+    torch.manual_seed(0)
+    kinematics = Kinematics(2, 2)
+    optimizer = torch.optim.Adam(kinematics.parameters(), 3e-3)
+    generator = torch.Generator().manual_seed(0)
+
+    def episodes(count):
+        actions = torch.rand(count, 6, 2, generator=generator) * 2 - 1
+        before = torch.cat((torch.zeros(count, 1, 2), actions[:, :-1]), dim=1)
+        return actions, 0.05 * (before + actions).cumsum(1)
+
+    everything = torch.ones(64, 6, dtype=torch.bool)
+    robot = at_rest(torch.zeros(64, 2), 2)
+    for _ in range(400):
+        actions, states = episodes(64)
+        loss = kinematics_loss(kinematics(robot, actions, everything), states)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    actions, states = episodes(64)
+    found = kinematics(robot, actions, everything)
+    assert kinematics_loss(found, states) < 0.15 * kinematics_loss(torch.zeros_like(states), states)
+
+
+def test_behind_what_is_unknown_nothing_is_known():
+    kinematics = Kinematics(1, 2)
+    mask = torch.tensor([[True, True, True], [True, False, True], [True, True, True]])
+    robot = at_rest(torch.zeros(3, 1), 2)
+    robot[2, 0] = torch.nan
+    actions = torch.zeros(3, 3, 2)
+    actions[1, 1] = torch.nan
+    known = ~kinematics(robot, actions, mask).isnan()[..., 0]
+    assert known.tolist() == [[True] * 3, [True, False, False], [False] * 3]
+
+
+def test_the_loss_counts_what_is_known():
+    predicted = torch.tensor([[[1.0], [torch.nan], [5.0]]], requires_grad=True)
+    loss = kinematics_loss(predicted, torch.tensor([[[1.5], [1.0], [torch.nan]]]))
+    assert loss == 0.5
+    loss.backward()
+    assert predicted.grad.flatten().tolist() == [-1.0, 0.0, 0.0]
+    assert kinematics_loss(predicted[:, 1:2], torch.zeros(1, 1, 1)) == 0
+
+
+def test_waves_by_number():
+    waves = state_waves(torch.tensor([[0.5], [torch.nan]]), torch.tensor([True, False]))
+    assert waves.shape[-1] == wave_channels(1) == 10
+    expected = [0.5, 1, 0, 0, 0, 0, -1, 1, 1, 1]  # x; sin of pi/2, pi, 2pi, 4pi; cos; known
+    torch.testing.assert_close(waves[0], torch.tensor(expected), atol=1e-5, rtol=0)
+    assert waves[1].tolist() == [0] * 10
+    assert wave_channels(0) == 0
+
+
+def test_clips_are_cut_with_their_states():
+    latents = torch.zeros(1, 10, 1, 1, 1, 1)
+    actions = torch.arange(9.0)[None, :, None]
+    mask = torch.ones(1, 9, dtype=torch.bool)
+    mask[0, 0] = False  # the step before the first frame
+    states = 10 * torch.arange(10.0)[None, :, None]
+    blocks = cut(latents, actions, mask, 4, states=states)
+    assert blocks.robot[0].tolist() == [[0, 10, 0], [40, 50, 4]]
+    assert blocks.states.flatten().tolist() == [20, 30, 40, 50, 60, 70, 80, 90]
+    assert present_state(blocks.robot, 1).flatten().tolist() == [10, 50]
+    assert cut(latents, actions, mask, 4).robot.shape == (1, 2, 0)
+
+
+def test_the_picture_follows_the_state(told, context, actions):
+    one = rollout(told, context, actions, 12, seeded(), state=STATE)
+    other = rollout(told, context, actions, 12, seeded(), state=STATE + 0.3)
+    unknown = rollout(told, context, actions, 12, seeded())
+    nowhere = rollout(told, context, actions, 12, seeded(), state=STATE * torch.nan)
+    assert (one - other).abs().max() > 1e-3
+    assert (one - unknown).abs().max() > 1e-3
+    assert unknown.equal(nowhere)
+    assert one.isfinite().all()
+
+
+def test_states_go_on_from_block_to_block(told, context, actions):
+    """Block by block, and one action at a time: what the kinematics say of the whole."""
+    mask = torch.ones(2, 12, dtype=torch.bool)
+    whole = told.kinematics(at_rest(STATE, 2), actions, mask)
+    for chunk in (4, 1):
+        now, found = start(told, context, SEEDS, chunk, STATE), []
+        for begin in range(0, 12, chunk):
+            step = advance(told, now, actions[:, begin : begin + chunk])
+            found.append(step.robot)
+            now = step.state
+        torch.testing.assert_close(torch.cat(found, 1), whole)
+
+
+def test_one_action_at_a_time_is_the_whole_block(told, context, actions):
+    whole = rollout(told, context, actions, 12, seeded(), state=STATE)
+    stepped = rollout(told, context, actions, 12, seeded(), chunk=1, state=STATE)
+    torch.testing.assert_close(stepped[:, 3::4], whole[:, 3::4])  # the frames of full blocks
+
+
+def test_no_query_is_told_what_it_is_asked(told, context, actions):
+    """States say what was done: behind an action that is not given they are not looked at."""
+    anchor = context.expand(-1, 2, -1, -1, -1, -1)
+    noise = draw_noise(told, anchor, seeded())
+    mask = torch.tensor([[True, True, False, False]]).expand(2, 4)
+
+    def seen(states, action_time):
+        return told(
+            anchor[:, None],
+            noise.latents[:, None],
+            actions[:, None, :4],
+            torch.ones(2, 1),
+            action_time.expand(2, 1, 4),
+            states=states[:, None],
+        ).latents
+
+    states = torch.randn(2, 5, 2, generator=seeded())
+    later = states.clone()
+    later[:, 3:] += 1
+    given = torch.tensor([0.0, 0.0, 1.0, 1.0])
+    assert seen(states, given).equal(seen(later, given))
+    assert not seen(states, given).equal(seen(states + 1, given))
+    denoised = torch.full((4,), 0.5)
+    assert seen(states, denoised).equal(seen(states + 1, denoised))
+
+    block = imagine_block(told, anchor, actions[:, :4], mask, noise, robot=at_rest(STATE, 2))
+    assert block.states.isnan().any(-1).tolist() == [[False] * 3 + [True] * 2] * 2
+    own = inverse_dynamics(told, anchor, noise.latents, noise)
+    assert own.isfinite().all()
+    unknown = forward_dynamics(told, anchor, actions[:, :4], mask, noise)
+    assert not block.latents.equal(unknown)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)

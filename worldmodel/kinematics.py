@@ -1,0 +1,106 @@
+"""Where the robot will be: its own state, step by step, from the actions it is given.
+
+A hand in a small picture is known to a few centimetres, and an imagined hand strays further with
+every block; what a robot feels (proprioception) says to the millimetre where it is. This network
+carries that on through a rollout, and the world model draws the arm where it says.
+
+What it goes by is the *robot vector* `(M,)`: the state one frame ago, the state now, the action
+between them; M = 2 S + A. One state alone would not say how fast the hand is, nor which command it
+still lags behind. It is NaN where the state is unknown; all of it is normalised.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+WIDTH = 128
+STEP = 0.1
+"""States move by about a tenth of a unit a step: what goes in and out is brought to the unit."""
+OCTAVES = 4
+"""Waves that tell a state finely: of 1, 2, 4 and 8 periods over its range."""
+
+
+class Kinematics(nn.Module):
+    """The next states of the robot, one after the other; in float32, whatever the video is in.
+
+    Args:
+        state_dim: dimensions S of its state.
+        action_dim: dimensions A of its actions.
+    """
+
+    def __init__(self, state_dim: int, action_dim: int):
+        super().__init__()
+        self.state_dim = state_dim
+        self.network = nn.Sequential(
+            nn.Linear(2 * (state_dim + action_dim), WIDTH),
+            nn.SiLU(),
+            nn.Linear(WIDTH, WIDTH),
+            nn.SiLU(),
+            nn.Linear(WIDTH, state_dim),
+        )
+
+    def forward(
+        self,
+        robot: Float[Tensor, "batch robot"],
+        actions: Float[Tensor, "batch frames action_dim"],
+        action_mask: Bool[Tensor, "batch frames"],
+    ) -> Float[Tensor, "batch frames state_dim"]:
+        """The state behind each action; NaN where it, an action or one before it is unknown."""
+        size = self.state_dim
+        vector = robot.float().nan_to_num(0.0)
+        before, now, last = vector.split((size, size, actions.shape[-1]), dim=-1)
+        known = ~robot.isnan().any(-1, keepdim=True)
+        actions = torch.where(action_mask[..., None], actions, 0.0).float()
+        states = []
+        for index, action in enumerate(actions.unbind(1)):
+            known = known & action_mask[:, index, None]
+            given = torch.cat((now, (now - before) / STEP, last, action), dim=-1)
+            before, now, last = now, now + STEP * self.network(given), action
+            states.append(torch.where(known, now, torch.nan))
+        return torch.stack(states, dim=1)
+
+
+def at_rest(
+    state: Float[Tensor, "batch state_dim"], action_dim: int
+) -> Float[Tensor, "batch robot"]:
+    """The robot vector of a robot that has not moved yet."""
+    return torch.cat((state, state, state.new_zeros(len(state), action_dim)), dim=-1)
+
+
+def present_state(
+    robot: Float[Tensor, "*batch robot"], state_dim: int
+) -> Float[Tensor, "*batch state_dim"]:
+    """The state now, of a robot vector."""
+    return robot[..., state_dim : 2 * state_dim]
+
+
+def state_waves(
+    states: Float[Tensor, "*batch state_dim"], known: Bool[Tensor, "*batch"]
+) -> Float[Tensor, "*batch channels"]:
+    """States as a network reads them finely; zero where unknown, which a last channel tells.
+
+    x, then sin and cos of 2^j pi x for each of the octaves j.
+    """
+    states = torch.where(known[..., None], states, 0.0)
+    scales = torch.pi * 2.0 ** torch.arange(OCTAVES, device=states.device)
+    angles = (states[..., None] * scales).flatten(-2)
+    waves = torch.cat((states, angles.sin(), angles.cos()), dim=-1) * known[..., None]
+    return torch.cat((waves, known[..., None].to(waves.dtype)), dim=-1)
+
+
+def wave_channels(state_dim: int) -> int:
+    """Channels of `state_waves`; none where there is no state."""
+    return state_dim * (1 + 2 * OCTAVES) + 1 if state_dim else 0
+
+
+def kinematics_loss(
+    predicted: Float[Tensor, "batch frames state_dim"],
+    states: Float[Tensor, "batch frames state_dim"],
+) -> Float[Tensor, ""]:
+    """Mean absolute error where both are known, zero where nothing is.
+
+    Absolute, since a hand that is held up by a table is far off, and not by its own fault.
+    """
+    known = ~(predicted.isnan() | states.isnan())
+    error = torch.where(known, predicted - states, 0.0).nan_to_num(0.0).abs()
+    return error.sum() / known.sum().clamp(min=1)

@@ -107,7 +107,7 @@ def load(folder: Path | None, device: str) -> WorldModel:
         frames = torch.zeros(8, 1, 3, 64, 64, dtype=torch.uint8)
         known = torch.ones(8, dtype=torch.bool)
         model = WorldModel(
-            network=UWM(latent_channels=8, action_dim=4).eval().requires_grad_(False),
+            network=UWM(latent_channels=8, action_dim=4, state_dim=4).eval().requires_grad_(False),
             autoencoder=FrameAutoencoder.from_pretrained(AUTOENCODER),
             fps=20,
             cameras=("camera",),

@@ -17,6 +17,7 @@ from torchmetrics.functional.classification import (
 )
 
 from worldmodel.heads_replay import Replay, TrueLabels
+from worldmodel.scores import HORIZONS
 
 WORST = 0.1
 """Share of the frames that count as the worst."""
@@ -131,12 +132,20 @@ def reward_figures(replay: Replay, labels: TrueLabels) -> dict:
 def state_figures(
     predicted: Float[Tensor, "episodes frames state_dim"], replay: Replay, labels: TrueLabels
 ) -> dict:
-    """By dimension, in the data's units: root-mean-square error, and the state's own spread."""
+    """By dimension, in the data's units: the error, also by horizon, and the state's own spread.
+
+    `median_error` at horizon h is that of the h-th imagined frame, without its sign.
+    """
     mask = replay.known & labels.state_mask
     true = labels.state[mask]
+    error = (predicted - labels.state).abs()
+    reached = [h for h in HORIZONS if h <= mask.shape[1] and mask[:, h - 1].any()]
     return {
-        "rmse": (predicted[mask] - true).square().mean(0).sqrt().tolist(),
+        "rmse": error[mask].square().mean(0).sqrt().tolist(),
         "standard_deviation": true.std(0).tolist(),
+        "median_error": {
+            str(h): error[mask[:, h - 1], h - 1].median(0).values.tolist() for h in reached
+        },
     }
 
 

@@ -154,6 +154,7 @@ def test_state_by_hand():
     figures = state_figures(predicted, imagined([[0.5, 0.5]]), labels)
     assert figures["rmse"] == pytest.approx([0.5**0.5, 4.5**0.5])
     assert figures["standard_deviation"] == pytest.approx([2**0.5, 0.0])
+    assert figures["median_error"] == {"1": [1.0, 0.0]}
 
 
 def errors(episodes=40, frames=6):

@@ -97,6 +97,20 @@ def test_a_run_ends_with_a_model_pictures_and_figures(config, tmp_path, capfd):
     assert model.action_normalizer is not None
     assert model.contexts is not None
     assert model.contexts.frames.shape[1:] == (1, 3, 32, 32)
+    assert model.network.state_dim == model.state_dim == 2  # that of the data, unless left out
+
+
+def test_the_robots_state_can_be_left_out(config, tmp_path):
+    plain = ["--trainer.callbacks", "null", "--model.robot_state", "false"]
+    main(["fit", "-c", str(config), *plain])
+    assert WorldModel.from_pretrained(tmp_path / "run" / "model").network.state_dim == 0
+
+
+def test_the_robots_state_is_learned(config, tmp_path):
+    steps = ["--trainer.max_steps", "60", "--trainer.val_check_interval", "60"]
+    main(["fit", "-c", str(config), *steps, "--trainer.callbacks", "null"])
+    error = list(losses(tmp_path / "run", "kinematics_loss").values())
+    assert sum(error[-5:]) < 0.7 * sum(error[:5])
 
 
 def test_the_held_out_error_falls(config, tmp_path):

@@ -70,9 +70,12 @@ class WorldModel:
         return self.network.state_dim or (0 if self.heads is None else self.heads.state_dim)
 
     def normal_state(
-        self, state: Float[Tensor, "rows state_dim"], known: Bool[Tensor, " rows"]
+        self, state: Float[Tensor, "rows recorded_dim"], known: Bool[Tensor, " rows"]
     ) -> Float[Tensor, "rows state_dim"]:
-        """The robot's state as a rollout wants it: normalised, NaN where it is not known."""
+        """The robot's state as a rollout wants it: normalised, NaN where it is not known.
+
+        A state of another size than the model's is of another robot, and tells it nothing.
+        """
         if self.state_normalizer is None or state.shape[-1] != self.state_normalizer.dim:
             return state.new_full((len(state), self.state_dim), torch.nan)
         return torch.where(known[:, None], self.state_normalizer.normalize(state), torch.nan)

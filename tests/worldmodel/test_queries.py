@@ -35,7 +35,7 @@ def noise_of(network, anchor):
 
 
 def test_forward_dynamics_gives_the_actions(network, row, seen):
-    anchor, _, actions, mask, _ = row
+    anchor, _, actions, mask, *_ = row
     noise = noise_of(network, anchor)
     forward_dynamics(network, anchor, actions, mask, noise, steps=2)
     assert [times(call)["latent"] for call in seen] == [[ABSENT] * 2, [0.5] * 2]
@@ -45,7 +45,7 @@ def test_forward_dynamics_gives_the_actions(network, row, seen):
 
 
 def test_unknown_actions_are_absent_and_their_values_do_not_matter(network, row, seen):
-    anchor, _, actions, mask, _ = row
+    anchor, _, actions, mask, *_ = row
     noise = noise_of(network, anchor)
     mask = mask & torch.tensor([True, True, False, False])
     clean = forward_dynamics(network, anchor, actions, mask, noise)

@@ -280,7 +280,7 @@ def imagined(num_envs, **options):
         "worldmodel/Imagined-v0",
         num_envs=num_envs,
         vectorization_mode="vector_entry_point",
-        checkpoint=tiny_world_model(),
+        checkpoint=tiny_world_model(told=False),
         horizon=8,
         reward=rising,
         autoreset_mode="same_step",

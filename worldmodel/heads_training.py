@@ -255,7 +255,8 @@ class HeadsTraining(L.LightningModule):
         actions = _renormalized(batch["actions"], data.action_normalizer, model.action_normalizer)
         state = _renormalized(batch["state"], data.state_normalizer, model.state_normalizer)
         robot = torch.where(batch["state_mask"][..., None], state, torch.nan)
-        robot = robot if network.state_dim else None
+        if state.shape[-1] != network.state_dim:  # data without any, or a model that asks for none
+            robot = state.new_full((*state.shape[:2], network.state_dim), torch.nan)
         batch = batch | {"state": state[..., : self.heads.state_dim]}
         blocks = cut(batch["latents"], actions, batch["action_mask"], size, states=robot)
         draws = RowDraws(generator, len(actions), device=self.device)

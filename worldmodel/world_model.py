@@ -76,7 +76,7 @@ class WorldModel:
 
         A state of another size than the model's is of another robot, and tells it nothing.
         """
-        if self.state_normalizer is None or state.shape[-1] != self.state_normalizer.dim:
+        if self.state_normalizer is None or state.shape[-1] != self.state_dim:
             return state.new_full((len(state), self.state_dim), torch.nan)
         return torch.where(known[:, None], self.state_normalizer.normalize(state), torch.nan)
 

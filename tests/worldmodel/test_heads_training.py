@@ -33,7 +33,8 @@ from worldmodel.world_model import WorldModel
 def saved_model(tmp_path_factory) -> Path:
     """An untrained world model for the datasets of moving squares."""
     torch.manual_seed(0)
-    network = UWM(latent_channels=4, action_dim=2, width=48, depth=2, heads=2)
+    sizes = {"width": 48, "depth": 2, "heads": 2}
+    network = UWM(latent_channels=4, action_dim=2, state_dim=2, **sizes)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     folder = tmp_path_factory.mktemp("saved") / "model"

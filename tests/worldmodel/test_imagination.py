@@ -270,6 +270,15 @@ def test_where_the_robots_state_comes_from(told):
         torch.testing.assert_close(step.robot[:1], model.network.kinematics(*given))
 
 
+def test_a_recorded_state_is_as_large_as_the_models():
+    """That of another robot, or told to a model that knows none, says nothing."""
+    known = torch.tensor([True, False])
+    told, untold = shared_model(), shared_model(told=False, heads=False)
+    assert told.normal_state(torch.zeros(2, 3), known).isnan().any(1).tolist() == [False, True]
+    assert told.normal_state(torch.zeros(2, 7), known).isnan().all()
+    assert untold.normal_state(torch.zeros(2, 3), known).shape == (2, 0)
+
+
 def test_a_model_that_never_saw_an_action_cannot_be_acted_in():
     model = tiny_world_model()
     model.action_normalizer = None

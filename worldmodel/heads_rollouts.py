@@ -95,16 +95,13 @@ def imagine_clips(
     restarts = draws.uniform(count) < settings.true_anchor
     given = _draw_given(settings.prefix, count, size, draws)
     state = start(network, blocks.anchor[:, 0], draw_seeds(draws.generator, len(blocks.anchor)))
-    if network.state_dim:
-        state = replace(state, robot=blocks.robot[:, 0])
+    state = replace(state, robot=blocks.robot[:, 0])
     features, errors = [], []
     for index in range(count):
         restart = restarts[:, index].view(-1, *(1,) * (state.anchor.ndim - 1))
         anchor = torch.where(restart, blocks.anchor[:, index], state.anchor)
-        state = replace(state, anchor=anchor)
-        if network.state_dim:
-            robot = torch.where(restarts[:, index, None], blocks.robot[:, index], state.robot)
-            state = replace(state, robot=robot)
+        robot = torch.where(restarts[:, index, None], blocks.robot[:, index], state.robot)
+        state = replace(state, anchor=anchor, robot=robot)
         actions, mask = blocks.actions[:, index], blocks.action_mask[:, index]
         step = advance(network, state, actions, mask, steps)
         frames, seen = step.frames, step.features
@@ -123,7 +120,7 @@ def imagine_clips(
                 steps,
                 part.past,
                 past,
-                part.robot if network.state_dim else None,
+                part.robot,
             )
             frames = frames.index_copy(0, rows, begun.latents)
             seen = seen.index_copy(0, rows, begun.features)

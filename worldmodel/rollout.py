@@ -87,7 +87,7 @@ def advance(
         steps,
         state.past,
         seen,
-        state.robot if network.state_dim else None,
+        state.robot,
     )
     following = replace(
         state, actions=actions, action_mask=action_mask, filled=state.filled + chunk
@@ -195,7 +195,7 @@ def _next_block(
             state.noise,
             past,
             seen,
-            states if network.state_dim else None,
+            states,
         )
         keep = past[0].keys.shape[2]
         past = [old.append(new, keep) for old, new in zip(past, newest, strict=True)]

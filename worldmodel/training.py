@@ -197,8 +197,7 @@ class WorldModelTraining(L.LightningModule):
         blocks = Blocks(*(part.flatten(0, 1) for part in self._cut(batch)))
         anchor, actions, mask = blocks.anchor, blocks.actions, blocks.action_mask
         noise = draw_noise(self.network, anchor, torch.Generator().manual_seed(batch_idx))
-        robot = blocks.robot if self.network.state_dim else None
-        imagined = forward_dynamics(self.network, anchor, actions, mask, noise, robot=robot)
+        imagined = forward_dynamics(self.network, anchor, actions, mask, noise, robot=blocks.robot)
         error = (imagined.float() - blocks.latents).square().mean()
         self.log("val_latent_mse", error, prog_bar=True, sync_dist=True)
 
@@ -363,7 +362,7 @@ class WorldModelTraining(L.LightningModule):
                     blocks.actions[rows, index],
                     blocks.action_mask[rows, index],
                     BlockNoise(*(part[rows] for part in noise[index])),
-                    robot=blocks.robot[rows, index] if self.network.state_dim else None,
+                    robot=blocks.robot[rows, index],
                 )
                 anchor = anchor_of(imagined).to(anchor.dtype)
         torch.clear_autocast_cache()  # weights that were cast without gradients must not be reused

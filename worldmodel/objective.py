@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from worldmodel.blocks import Blocks
@@ -85,7 +85,7 @@ class Objective:
         mix: shares of the queries, and their times.
         anchor_noise: largest standard deviation of the noise on an anchor, drawn uniformly.
         self_rollout: share of the rows whose anchor the model rolled out itself.
-        self_rollout_blocks: how many blocks it rolls out for that.
+        self_rollout_blocks: how many blocks it rolls out for that, at most.
         finished_history: with history blocks, share of the rows whose earlier blocks are finished;
             in the others every block has times of its own (Diffusion Forcing, arXiv 2407.01392).
         change_weight: extra weight of the latent loss where the picture changes.
@@ -113,6 +113,32 @@ class Times(NamedTuple):
 
     latent: Float[Tensor, "batch blocks"]
     action: Float[Tensor, "batch blocks frames"]
+
+
+class Depths(NamedTuple):
+    """Which of its clip's blocks each row trains on: block `first + depth`.
+
+    Attributes:
+        depth: how many blocks before it are imagined.
+        first: the one that follows true frames.
+    """
+
+    depth: Int[Tensor, " batch"]
+    first: Int[Tensor, " batch"]
+
+
+def draw_depths(share: float, blocks: int, draws: RowDraws) -> Depths:
+    """Draw how many blocks each row imagines, and where in its clip it begins.
+
+    Args:
+        share: of the rows that imagine any; those imagine 1 to `blocks`.
+        blocks: at most; a clip has one more.
+        draws: of the batch.
+    """
+    rolled = draws.uniform() < share
+    some = (1 + draws.uniform() * blocks).long().clamp(max=blocks)
+    depth = torch.where(rolled, some, 0)
+    return Depths(depth, first=(draws.uniform() * (blocks - depth + 1)).long())
 
 
 def draw_times(

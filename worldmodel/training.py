@@ -23,7 +23,13 @@ from worldmodel.blocks import Blocks, cut
 from worldmodel.contexts import Contexts, first_frames
 from worldmodel.draws import RowDraws, step_generator
 from worldmodel.kinematics import kinematics_loss
-from worldmodel.objective import Objective, block_losses, draw_times, finish_history
+from worldmodel.objective import (
+    Objective,
+    block_losses,
+    draw_depths,
+    draw_times,
+    finish_history,
+)
 from worldmodel.pretrained import load_weights, other_sizes, sizes_of
 from worldmodel.queries import BlockNoise, draw_noise, forward_dynamics
 from worldmodel.rollout_state import anchor_of
@@ -78,9 +84,9 @@ class Optimization:
 class WorldModelTraining(L.LightningModule):
     """Pretrain a UWM on the clips of a `ClipDataModule`.
 
-    A clip holds two context frames and `self_rollout_blocks + history_blocks + 1` blocks. Some rows
-    first imagine their leading blocks with the current weights and train on those that follow; the
-    others train on their leading blocks.
+    A clip holds two context frames and `self_rollout_blocks + history_blocks + 1` blocks. Every row
+    trains on some of them; in a share of the rows those before are imagined with the current
+    weights first.
 
     At the end the averaged weights are written to `<default_root_dir>/model`.
 
@@ -340,34 +346,31 @@ class WorldModelTraining(L.LightningModule):
         return kinematics_loss(foretold, states)
 
     def _roll_out(self, blocks: Blocks, draws: RowDraws) -> Blocks:
-        """Pick the blocks to train on: the first, or those behind an imagined beginning."""
+        """Pick the blocks to train on, and imagine what some of them begin with."""
         assert self.network is not None
         lead, count = self.objective.self_rollout_blocks, self.architecture.history_blocks + 1
-        if lead == 0:
-            return blocks
-        rolled = draws.uniform() < self.objective.self_rollout
-        rows = rolled.nonzero()[:, 0]
-        noise = [
-            BlockNoise(draws.normal(*latents.shape[1:]), draws.normal(*actions.shape[1:]))
-            for latents, actions in zip(
-                blocks.latents.unbind(1)[:lead], blocks.actions.unbind(1)[:lead], strict=True
-            )
-        ]
-        anchor = blocks.anchor[rows, 0]
+        depth, first = draw_depths(self.objective.self_rollout, lead, draws)
+        anchor = blocks.pick(first, 1).anchor[:, 0]
         with torch.no_grad():
-            for index in range(lead if len(rows) else 0):
+            for index in range(lead):
+                latent_noise = draws.normal(*blocks.latents.shape[2:])
+                action_noise = draws.normal(*blocks.actions.shape[2:])
+                rows = (depth > index).nonzero()[:, 0]
+                if not len(rows):
+                    continue
+                block = first[rows] + index
                 imagined = forward_dynamics(
                     self.network,
-                    anchor,
-                    blocks.actions[rows, index],
-                    blocks.action_mask[rows, index],
-                    BlockNoise(*(part[rows] for part in noise[index])),
-                    robot=blocks.robot[rows, index],
+                    anchor[rows],
+                    blocks.actions[rows, block],
+                    blocks.action_mask[rows, block],
+                    BlockNoise(latent_noise[rows], action_noise[rows]),
+                    robot=blocks.robot[rows, block],
                 )
-                anchor = anchor_of(imagined).to(anchor.dtype)
+                anchor[rows] = anchor_of(imagined).to(anchor.dtype)
         torch.clear_autocast_cache()  # weights that were cast without gradients must not be reused
-        picked = blocks.pick(torch.where(rolled, lead, 0), count)
-        picked.anchor[rows, 0] = anchor
+        picked = blocks.pick(first + depth, count)
+        picked.anchor[:, 0] = anchor
         return picked
 
     def _draws(self, rows: int, batch_idx: int) -> RowDraws:

@@ -12,6 +12,7 @@ from worldmodel.objective import (
     Times,
     action_loss,
     block_losses,
+    draw_depths,
     draw_times,
     finish_history,
     given_weight,
@@ -50,6 +51,19 @@ def test_masked_actions_leave_loss_and_gradients_bit_identical(
     assert before.action.equal(after.action)
     for one, two in zip(gradients, other_gradients, strict=True):
         assert one.equal(two)
+
+
+def test_rows_train_anywhere_in_their_clips_at_any_depth():
+    draws = RowDraws(torch.Generator().manual_seed(0), 4000)
+    depth, first = draw_depths(0.6, 3, draws)
+    shares = torch.bincount(depth, minlength=4) / 4000
+    assert torch.allclose(shares, torch.tensor([0.4, 0.2, 0.2, 0.2]), atol=0.03)
+    assert set((first + depth)[depth == 0].tolist()) == {0, 1, 2, 3}
+    assert set((first + depth)[depth == 2].tolist()) == {2, 3}
+    assert set(first[depth == 3].tolist()) == {0}
+    nothing, anywhere = draw_depths(1.0, 0, draws)
+    assert not nothing.any()
+    assert not anywhere.any()
 
 
 def test_known_actions_do_matter(network, blocks):

@@ -74,13 +74,21 @@ def present_state(
     return robot[..., state_dim : 2 * state_dim]
 
 
-def state_waves(
-    states: Float[Tensor, "*batch state_dim"], known: Bool[Tensor, "*batch"]
-) -> Float[Tensor, "*batch channels"]:
-    """States as a network reads them finely; zero where unknown, which a last channel tells.
+def next_robot(
+    states: Float[Tensor, "batch frames_and_now state_dim"],
+    actions: Float[Tensor, "batch frames action_dim"],
+) -> Float[Tensor, "batch robot"]:
+    """The robot vector behind a block, of at least one action."""
+    last = actions[:, -1] if states.shape[-1] else actions[:, -1, :0]
+    return torch.cat((states[:, -2], states[:, -1], last), dim=-1)
+
+
+def state_waves(states: Float[Tensor, "*batch state_dim"]) -> Float[Tensor, "*batch channels"]:
+    """States as a network reads them finely; zero where NaN, which a last channel tells.
 
     x, then sin and cos of 2^j pi x for each of the octaves j.
     """
+    known = ~states.isnan().any(-1)
     states = torch.where(known[..., None], states, 0.0)
     scales = torch.pi * 2.0 ** torch.arange(OCTAVES, device=states.device)
     angles = (states[..., None] * scales).flatten(-2)
@@ -93,9 +101,9 @@ def wave_channels(state_dim: int) -> int:
     return state_dim * (1 + 2 * OCTAVES) + 1 if state_dim else 0
 
 
-def kinematics_loss(
-    predicted: Float[Tensor, "batch frames state_dim"],
-    states: Float[Tensor, "batch frames state_dim"],
+def state_loss(
+    predicted: Float[Tensor, "*batch state_dim"],
+    states: Float[Tensor, "*batch state_dim"],
 ) -> Float[Tensor, ""]:
     """Absolute error where both are known, zero elsewhere; the mean is over all numbers.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from worldmodel.blocks import Blocks
 from worldmodel.draws import RowDraws
-from worldmodel.kinematics import present_state
+from worldmodel.kinematics import state_loss
 from worldmodel.noise import ABSENT, GIVEN, corrupt, logit_normal_times, velocity_weight
 from worldmodel.uwm import UWM
 
@@ -92,6 +92,7 @@ class Objective:
         action_weight: weight of the action loss beside the latent loss.
         time_floor: smallest time in the velocity weight.
         state_dropout: share of the blocks that are not told the robot's state, where it is known.
+        state_weight: weight of the error of the states, as they are corrected.
         kinematics_weight: weight of the error of the states that are foretold. Small: nothing else
             learns from it, and it must not use up what the gradients are clipped to.
     """
@@ -105,6 +106,7 @@ class Objective:
     action_weight: float = 0.1
     time_floor: float = 0.2
     state_dropout: float = 0.1
+    state_weight: float = 1.0
     kinematics_weight: float = 0.01
 
 
@@ -244,14 +246,16 @@ def action_loss(
     return torch.where(action_mask, action_weight * error, 0.0).mean(-1)
 
 
-def block_states(
-    blocks: Blocks,
-) -> Float[Tensor, "batch blocks frames_and_now state_dim"] | None:
-    """The robot's true states before each block and in its frames; None where there are none."""
-    size = blocks.states.shape[-1]
-    if not size:
-        return None
-    return torch.cat((present_state(blocks.robot, size)[:, :, None], blocks.states), dim=2)
+@torch.no_grad()
+def foretold_states(
+    network: UWM, blocks: Blocks
+) -> Float[Tensor, "batch blocks frames_and_now state_dim"]:
+    """The robot's states before and in each block, as they will be foretold when it is imagined."""
+    parts = blocks.robot, blocks.actions, blocks.action_mask
+    rows, count = blocks.action_mask.shape[:2]
+    with torch.autocast(blocks.robot.device.type, enabled=False):
+        states = network.predict_states(*(part.flatten(0, 1) for part in parts))
+    return states.unflatten(0, (rows, count))
 
 
 class Losses(NamedTuple):
@@ -259,6 +263,7 @@ class Losses(NamedTuple):
 
     latent: Float[Tensor, ""]
     action: Float[Tensor, ""]
+    state: Float[Tensor, ""]
 
 
 def block_losses(
@@ -282,7 +287,7 @@ def block_losses(
         corrupt(blocks.actions, action_noise, action_time[..., None]),
         times.latent,
         action_time,
-        states=block_states(blocks),
+        states=foretold_states(network, blocks),
     )
     latent = latent_loss(
         prediction.latents,
@@ -301,4 +306,5 @@ def block_losses(
         action_time,
         objective.time_floor,
     )
-    return Losses(latent.mean(), action.mean())
+    state = state_loss(prediction.states[:, :, 1:], blocks.states)
+    return Losses(latent.mean(), action.mean(), state)

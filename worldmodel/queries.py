@@ -115,7 +115,7 @@ def imagine_block(
         past_mask,
         states=states,
     )
-    return ImaginedBlock(last.latents[:, 0], last.features[:, 0], states)
+    return ImaginedBlock(last.latents[:, 0], last.features[:, 0], last.states[:, 0])
 
 
 def video_generation(
@@ -185,9 +185,10 @@ def remember(
     noise: BlockNoise,
     past: Cache | None = None,
     past_mask: Bool[Tensor, "batch past_tokens"] | None = None,
-    states: Float[Tensor, "batch frames_and_now state_dim"] | None = None,
+    robot: Float[Tensor, "batch robot"] | None = None,
 ) -> Cache:
     """Keys and values of a finished block, for the blocks after it to look at."""
+    states = network.predict_states(robot, actions, action_mask)
     known = torch.where(action_mask[..., None], actions, noise.actions)
     latent_time = torch.full((len(latents), 1), GIVEN, device=latents.device)
     prediction = network(
@@ -198,7 +199,7 @@ def remember(
         _time(action_mask, GIVEN)[:, None],
         past,
         past_mask,
-        None if states is None else states[:, None],
+        states[:, None],
     )
     return prediction.cache
 

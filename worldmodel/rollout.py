@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from worldmodel.kinematics import next_robot
 from worldmodel.queries import imagine_block, joint, remember
 from worldmodel.rollout_state import (
     Generators,
@@ -195,13 +196,10 @@ def _next_block(
             state.noise,
             past,
             seen,
-            states,
+            state.robot,
         )
         keep = past[0].keys.shape[2]
         past = [old.append(new, keep) for old, new in zip(past, newest, strict=True)]
-    robot = state.robot
-    if network.state_dim:
-        robot = torch.cat((states[:, -2], states[:, -1], state.actions[:, -1]), dim=-1)
     return replace(
         state,
         block=block,
@@ -209,6 +207,6 @@ def _next_block(
         anchor=anchor,
         noise=block_noise(network, anchor, state.seed, block),
         action_mask=torch.zeros_like(state.action_mask),
-        robot=robot,
+        robot=next_robot(states, state.actions),
         past=past,
     )

@@ -22,7 +22,7 @@ from worldmodel.attention import Backend
 from worldmodel.blocks import Blocks, cut
 from worldmodel.contexts import Contexts, first_frames
 from worldmodel.draws import RowDraws, step_generator
-from worldmodel.kinematics import kinematics_loss
+from worldmodel.kinematics import next_robot, state_loss
 from worldmodel.objective import (
     Objective,
     block_losses,
@@ -31,7 +31,7 @@ from worldmodel.objective import (
     finish_history,
 )
 from worldmodel.pretrained import load_weights, other_sizes, sizes_of
-from worldmodel.queries import BlockNoise, draw_noise, forward_dynamics
+from worldmodel.queries import BlockNoise, draw_noise, forward_dynamics, imagine_block
 from worldmodel.rollout_state import anchor_of
 from worldmodel.schedule import learning_rate_factor
 from worldmodel.uwm import ANCHOR_FRAMES, UWM
@@ -185,14 +185,14 @@ class WorldModelTraining(L.LightningModule):
         times = finish_history(times, blocks.action_mask, self.objective.finished_history, draws)
         if self.network.state_dim:
             untold = draws.uniform(blocks.robot.shape[1]) < self.objective.state_dropout
-            robot = torch.where(untold[..., None], torch.nan, blocks.robot)
-            states = torch.where(untold[..., None, None], torch.nan, blocks.states)
-            blocks = blocks._replace(robot=robot, states=states)
+            blocks = blocks._replace(robot=torch.where(untold[..., None], torch.nan, blocks.robot))
         losses = block_losses(self.network, blocks, times, self.objective, draws)
         loss = losses.latent + self.objective.action_weight * losses.action
+        loss = loss + self.objective.state_weight * losses.state
         if kinematics is not None:
             loss = loss + self.objective.kinematics_weight * kinematics
-            self.log("kinematics_loss", kinematics, sync_dist=True)
+            of_states = {"kinematics_loss": kinematics, "state_loss": losses.state}
+            self.log_dict(of_states, sync_dist=True)
         self.log("loss", loss, prog_bar=True, sync_dist=True)
         self.log_dict({"latent_loss": losses.latent, "action_loss": losses.action}, sync_dist=True)
         return loss
@@ -343,14 +343,15 @@ class WorldModelTraining(L.LightningModule):
         actions, mask, states = (part.flatten(1, 2) for part in parts)
         with torch.autocast(self.device.type, enabled=False):  # it adds up small steps
             foretold = self.network.kinematics(blocks.robot[:, 0], actions, mask)
-        return kinematics_loss(foretold, states)
+        return state_loss(foretold, states)
 
     def _roll_out(self, blocks: Blocks, draws: RowDraws) -> Blocks:
         """Pick the blocks to train on, and imagine what some of them begin with."""
         assert self.network is not None
         lead, count = self.objective.self_rollout_blocks, self.architecture.history_blocks + 1
         depth, first = draw_depths(self.objective.self_rollout, lead, draws)
-        anchor = blocks.pick(first, 1).anchor[:, 0]
+        begin = blocks.pick(first, 1)
+        anchor, robot = begin.anchor[:, 0], begin.robot[:, 0]
         with torch.no_grad():
             for index in range(lead):
                 latent_noise = draws.normal(*blocks.latents.shape[2:])
@@ -359,18 +360,20 @@ class WorldModelTraining(L.LightningModule):
                 if not len(rows):
                     continue
                 block = first[rows] + index
-                imagined = forward_dynamics(
+                actions = blocks.actions[rows, block]
+                imagined = imagine_block(
                     self.network,
                     anchor[rows],
-                    blocks.actions[rows, block],
+                    actions,
                     blocks.action_mask[rows, block],
                     BlockNoise(latent_noise[rows], action_noise[rows]),
-                    robot=blocks.robot[rows, block],
+                    robot=robot[rows],
                 )
-                anchor[rows] = anchor_of(imagined).to(anchor.dtype)
+                anchor[rows] = anchor_of(imagined.latents).to(anchor.dtype)
+                robot[rows] = next_robot(imagined.states, actions).to(robot.dtype)
         torch.clear_autocast_cache()  # weights that were cast without gradients must not be reused
         picked = blocks.pick(first + depth, count)
-        picked.anchor[:, 0] = anchor
+        picked.anchor[:, 0], picked.robot[:, 0] = anchor, robot
         return picked
 
     def _draws(self, rows: int, batch_idx: int) -> RowDraws:

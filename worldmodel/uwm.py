@@ -40,6 +40,8 @@ class Prediction(NamedTuple):
     Attributes:
         latents: the clean frames.
         actions: the clean actions.
+        states: the robot's in the anchor's last frame, as it was given, and in each frame: what it
+            was told, corrected by what it sees; NaN where it was told none.
         features: its tokens after the last normalisation: those of the video (by view, row and
             column), then one an action. `heads.py` reads them.
         cache: keys and values of its tokens.
@@ -47,6 +49,7 @@ class Prediction(NamedTuple):
 
     latents: Float[Tensor, "batch blocks frames views channels height width"]
     actions: Float[Tensor, "batch blocks frames action_dim"]
+    states: Float[Tensor, "batch blocks frames_and_now state_dim"]
     features: Float[Tensor, "batch blocks tokens width"]
     cache: Cache
 
@@ -121,7 +124,7 @@ class UWM(ModelMixin, ConfigMixin):
         )
         self.transformer = Transformer(width, depth, heads, condition_width, attention)
         self.read_video = nn.Linear(width, block_frames * pixels)
-        self.read_action = nn.Linear(width, action_dim)
+        self.read_action = nn.Linear(width, action_dim + state_dim)
         for head in (self.read_video, self.read_action):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
@@ -149,9 +152,9 @@ class UWM(ModelMixin, ConfigMixin):
             action_time: one time an action, so that known and absent ones can share a block.
             past: caches of earlier, finished blocks; then one block is given here.
             past_mask: which of the past's tokens there are; None: all.
-            states: the robot's, normalised, in the anchor's last frame and in each of the block's;
-                NaN where unknown; None: all unknown. They are looked at as far as actions are
-                given, so that no query is told what it is asked.
+            states: the robot's, normalised, in the anchor's last frame and in each of the block's
+                as far as they can be foretold; NaN where unknown; None: all unknown. They are
+                looked at as far as actions are given, so that no query is told what it is asked.
 
         Raises:
             ValueError: a block of another length than `block_frames`, or more views than `views`.
@@ -175,7 +178,8 @@ class UWM(ModelMixin, ConfigMixin):
         video = video.flatten(2, 4)
         video_tokens = video.shape[2]
 
-        waves = self._state_waves(states, action_time)
+        told = self._told_states(states, action_time)
+        waves = state_waves(told) if self.state_dim else told
         timed_actions = torch.cat((actions, _time_features(action_time), waves[:, :, 1:]), dim=-1)
         tokens = torch.cat((video, self.embed_action(timed_actions.to(own))), dim=2)
 
@@ -205,9 +209,12 @@ class UWM(ModelMixin, ConfigMixin):
             p=self.patch,
             q=self.patch,
         )
+        read = self.read_action(tokens[:, :, video_tokens:]).to(actions.dtype)
+        clean_actions, correction = read.split((self.action_dim, self.state_dim), dim=-1)
         return Prediction(
             latents=anchor[:, :, -1:] + residual,
-            actions=self.read_action(tokens[:, :, video_tokens:]).to(actions.dtype),
+            actions=clean_actions,
+            states=torch.cat((told[:, :, :1], told[:, :, 1:] + correction), dim=2),
             features=tokens,
             cache=cache,
         )
@@ -218,7 +225,7 @@ class UWM(ModelMixin, ConfigMixin):
         actions: Float[Tensor, "batch frames action_dim"],
         action_mask: Bool[Tensor, "batch frames"],
     ) -> Float[Tensor, "batch frames_and_now state_dim"]:
-        """The robot's state now and behind each action; NaN where it cannot be known.
+        """The robot's state now and behind each action, foretold; NaN where it cannot be known.
 
         Args:
             robot: its vector (`kinematics.py`); None: unknown.
@@ -231,18 +238,15 @@ class UWM(ModelMixin, ConfigMixin):
         following = self.kinematics(robot, actions, action_mask)
         return torch.cat((present_state(robot, self.state_dim)[:, None], following), dim=1)
 
-    def _state_waves(
+    def _told_states(
         self, states: Tensor | None, action_time: Tensor
-    ) -> Float[Tensor, "batch blocks frames_and_now channels"]:
-        """The states as far as actions are given; no channels for a model without any."""
+    ) -> Float[Tensor, "batch blocks frames_and_now state_dim"]:
+        """The states as far as actions are given, NaN behind."""
         given = (action_time == GIVEN).cumprod(-1).bool()
         given = torch.cat((given[..., :1], given), dim=-1)
-        if not self.state_dim:
-            return action_time.new_zeros(*given.shape, 0)
         if states is None:
-            states = action_time.new_zeros(*given.shape, self.state_dim)
-            given = torch.zeros_like(given)
-        return state_waves(states, given & ~states.isnan().any(-1))
+            return action_time.new_full((*given.shape, self.state_dim), torch.nan)
+        return torch.where(given[..., None], states, torch.nan)
 
     def _angles(
         self, grid: torch.Size, blocks: int, device: torch.device

@@ -10,10 +10,11 @@ from tiny_world_models import tiny_world_model
 
 from worldmodel import counter_noise
 from worldmodel.imagination import Imagination
-from worldmodel.kinematics import at_rest
+from worldmodel.kinematics import at_rest, next_robot
 from worldmodel.noise import GIVEN
 from worldmodel.queries import forward_dynamics
-from worldmodel.rollout_state import anchor_of
+from worldmodel.rollout import advance
+from worldmodel.rollout_state import anchor_of, start
 from worldmodel.sampler import euler
 from worldmodel.world_model import WorldModel
 
@@ -47,12 +48,13 @@ def recomputed(
 ) -> torch.Tensor:
     """The same frames without any cache: every block runs its whole past through the network."""
     network, size = model.network, model.network.block_frames
-    known_all = torch.ones(actions.shape[:2], dtype=torch.bool)
-    states = network.predict_states(at_rest(state, 2), actions, known_all).unfold(1, size + 1, size)
-    states = states.transpose(2, 3)  # rows, blocks, the frame before and those of the block
+    known_all = torch.ones(len(context), size, dtype=torch.bool)
+    robot = at_rest(state, 2)
     anchors, blocks, taken = [anchor_of(context[:, None])], [], []
+    foretold, corrected = [], []
     for index in range(actions.shape[1] // size):
         taken.append(actions[:, size * index : size * (index + 1)])
+        foretold.append(network.predict_states(robot, taken[-1], known_all))
         shape = (size, *context.shape[1:])
         count = math.prod(shape)
         noise = counter_noise.normal(seed, torch.full_like(seed, index), count + 2 * size)
@@ -62,11 +64,14 @@ def recomputed(
             times[:, -1] = time
             known = torch.full((len(context), index + 1, size), GIVEN)
             given = torch.stack(anchors, 1), torch.stack([*blocks, noisy[0]], 1)
-            told = {"states": states[:, : index + 1]}
-            return (network(*given, torch.stack(taken, 1), times, known, **told).latents[:, -1],)
+            told = torch.stack(foretold, 1)
+            prediction = network(*given, torch.stack(taken, 1), times, known, states=told)
+            corrected.append(prediction.states[:, -1])
+            return (prediction.latents[:, -1],)
 
         blocks.append(euler(predict, (noise[:, :count].unflatten(1, shape),), 1)[0])
         anchors.append(anchor_of(blocks[-1]))
+        robot = next_robot(corrected[-1], taken[-1])
     return torch.cat(blocks, 1)
 
 
@@ -266,8 +271,8 @@ def test_where_the_robots_state_comes_from(told):
     assert step.robot[0].equal(step.outputs.state[0]) is not told
     if told:
         normal = model.action_normalizer.normalize(actions)
-        given = at_rest(robot[:1], 2), normal[:1], torch.ones(1, 4, dtype=torch.bool)
-        torch.testing.assert_close(step.robot[:1], model.network.kinematics(*given))
+        begun = start(model.network, frames, seeds, state=robot)
+        torch.testing.assert_close(step.robot[:1], advance(model.network, begun, normal).robot[:1])
 
 
 def test_a_recorded_state_is_as_large_as_the_models():

@@ -7,11 +7,12 @@ from worldmodel.blocks import cut
 from worldmodel.kinematics import (
     Kinematics,
     at_rest,
-    kinematics_loss,
     present_state,
+    state_loss,
     state_waves,
     wave_channels,
 )
+from worldmodel.objective import foretold_states
 from worldmodel.queries import draw_noise, forward_dynamics, imagine_block, inverse_dynamics
 from worldmodel.rollout import advance, rollout
 from worldmodel.rollout_state import start
@@ -54,13 +55,13 @@ def test_it_learns_a_hand_that_lags_behind():
     robot = at_rest(torch.zeros(64, 2), 2)
     for _ in range(400):
         actions, states = episodes(64)
-        loss = kinematics_loss(kinematics(robot, actions, everything), states)
+        loss = state_loss(kinematics(robot, actions, everything), states)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     actions, states = episodes(64)
     found = kinematics(robot, actions, everything)
-    assert kinematics_loss(found, states) < 0.15 * kinematics_loss(torch.zeros_like(states), states)
+    assert state_loss(found, states) < 0.15 * state_loss(torch.zeros_like(states), states)
 
 
 def test_behind_what_is_unknown_nothing_is_known():
@@ -76,14 +77,14 @@ def test_behind_what_is_unknown_nothing_is_known():
 
 def test_the_loss_is_of_what_is_known():
     predicted = torch.tensor([[[1.0], [torch.nan], [5.0]]], requires_grad=True)
-    loss = kinematics_loss(predicted, torch.tensor([[[1.5], [1.0], [torch.nan]]]))
+    loss = state_loss(predicted, torch.tensor([[[1.5], [1.0], [torch.nan]]]))
     torch.testing.assert_close(loss, torch.tensor(0.5 / 3))
     loss.backward()
     torch.testing.assert_close(predicted.grad.flatten(), torch.tensor([-1 / 3, 0.0, 0.0]))
 
 
 def test_waves_by_number():
-    waves = state_waves(torch.tensor([[0.5], [torch.nan]]), torch.tensor([True, False]))
+    waves = state_waves(torch.tensor([[0.5], [torch.nan]]))
     assert waves.shape[-1] == wave_channels(1) == 10
     expected = [0.5, 1, 0, 0, 0, 0, -1, 1, 1, 1]  # x; sin of pi/2, pi, 2pi, 4pi; cos; known
     torch.testing.assert_close(waves[0], torch.tensor(expected), atol=1e-5, rtol=0)
@@ -115,17 +116,53 @@ def test_the_picture_follows_the_state(told, context, actions):
     assert one.isfinite().all()
 
 
-def test_states_go_on_from_block_to_block(told, context, actions):
-    """Block by block, and one action at a time: what the kinematics say of the whole."""
+def imagined_states(network, context, actions, chunk):
+    """The robot's states along a rollout."""
+    now, found = start(network, context, SEEDS, chunk, STATE), []
+    for begin in range(0, actions.shape[1], chunk):
+        step = advance(network, now, actions[:, begin : begin + chunk])
+        found.append(step.robot)
+        now = step.state
+    return torch.cat(found, 1)
+
+
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_states_go_on_from_block_to_block(told, context, actions, chunk):
+    """Where the network has no objection: what the kinematics say of the whole."""
+    for part in (told.read_action.weight, told.read_action.bias):
+        torch.nn.init.zeros_(part[told.action_dim :])
+    found = imagined_states(told, context, actions, chunk)
     mask = torch.ones(2, 12, dtype=torch.bool)
-    whole = told.kinematics(at_rest(STATE, 2), actions, mask)
-    for chunk in (4, 1):
-        now, found = start(told, context, SEEDS, chunk, STATE), []
-        for begin in range(0, 12, chunk):
-            step = advance(told, now, actions[:, begin : begin + chunk])
-            found.append(step.robot)
-            now = step.state
-        torch.testing.assert_close(torch.cat(found, 1), whole)
+    torch.testing.assert_close(found, told.kinematics(at_rest(STATE, 2), actions, mask))
+
+
+def test_what_is_seen_corrects_what_is_foretold(told, context, actions):
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    foretold = told.kinematics(at_rest(STATE, 2), actions[:, :4], mask)
+    found = imagined_states(told, context, actions, 4)
+    other = imagined_states(told, context + 0.5, actions, 4)
+    assert (found[:, :4] - foretold).abs().min() > 1e-4
+    assert (found - other).abs().min() > 1e-5
+    begun = torch.cat((found[:, 2:4].flatten(1), actions[:, 3]), dim=1)
+    assert start(told, context, SEEDS, 4, STATE).robot.shape == begun.shape
+    first = advance(told, start(told, context, SEEDS, 4, STATE), actions[:, :4])
+    assert first.state.robot.equal(begun)  # and the next block goes on from there
+    stepped = imagined_states(told, context, actions, 1)
+    torch.testing.assert_close(stepped[:, 3::4], found[:, 3::4])  # the ends of full blocks
+
+
+def test_states_are_learned_as_they_will_be_foretold(told, context, actions):
+    """Training tells the network what imagination will: not the true states of the block."""
+    mask = torch.ones(2, 9, dtype=torch.bool)
+    states = torch.rand(2, 10, 2, generator=seeded())
+    latents = context.expand(-1, 10, -1, -1, -1, -1)
+    blocks = cut(latents, actions[:, :9], mask, 4, states=states)
+    foretold = foretold_states(told, blocks)
+    assert foretold[:, :, 0].equal(states[:, 1:6:4])
+    expected = told.kinematics(blocks.robot[:, 1], actions[:, 5:9], mask[:, 5:])
+    torch.testing.assert_close(foretold[:, 1, 1:], expected)
+    elsewhere = blocks._replace(states=blocks.states + 1)
+    assert foretold_states(told, elsewhere).equal(foretold)
 
 
 def test_one_action_at_a_time_is_the_whole_block(told, context, actions):

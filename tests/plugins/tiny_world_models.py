@@ -84,6 +84,8 @@ def _make_actions_matter(network: UWM) -> None:
         network.embed_action.weight[:, : network.action_dim] *= 10
         hints = network.block_frames * (network.action_dim + 1)
         network.embed_condition[0].weight[:, TIME_CHANNELS:][:, :hints] *= 10
+        network.read_action.weight[network.action_dim :] *= 0.1  # corrections are small
+        network.read_action.bias[network.action_dim :] *= 0.1
 
 
 def _make_success_rare(judges: FrameHeads) -> None:

@@ -202,6 +202,29 @@ def test_history_and_deeper_self_rollouts_train(config):
     )
 
 
+def test_what_is_rolled_out_begins_where_it_was_imagined_to_be(config, monkeypatch):
+    """Not with the recorded frames, nor with the recorded state of the robot."""
+    seen = {}
+    roll_out = WorldModelTraining._roll_out
+
+    def watch(self, blocks, draws):
+        seen["recorded"], seen["begun"] = blocks, roll_out(self, blocks, draws)
+        return seen["begun"]
+
+    monkeypatch.setattr(WorldModelTraining, "_roll_out", watch)
+    deep = ["--model.init_args.objective.self_rollout", "1.0"]
+    deep += ["--model.init_args.objective.self_rollout_blocks", "2"]
+    deep += ["--data.init_args.clip_frames", "14", "--trainer.callbacks", "null"]
+    main(["fit", "-c", str(config), "--trainer.max_steps", "1", *deep])
+    recorded, begun = seen["recorded"], seen["begun"]
+    same = begun.latents == recorded.latents
+    assert same.flatten(2).all(-1)[:, 1:].any(1).all()  # a recorded block, never the first
+    assert not (begun.anchor == recorded.anchor).flatten(2).all(-1).any()
+    known = ~begun.robot.isnan().any(-1)[:, 0]
+    assert known.any()
+    assert not (begun.robot == recorded.robot).all(-1)[known].any()
+
+
 def test_rolling_out_leaves_gradients_for_every_weight(config, monkeypatch):
     """Weights cast for the rollout, without gradients, must not be reused by the step itself."""
     missing = []

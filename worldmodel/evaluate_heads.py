@@ -142,9 +142,10 @@ def heads_table(result: dict) -> str:
         for name in ("rmse", "standard_deviation"):
             numbers = " ".join(f"{value:.3f}" for value in parts[0]["state"][name])
             lines.append(f"state: {name.replace('_', ' ')} by dimension  {numbers}")
-        for horizon, errors in parts[0]["state"]["median_error"].items():
-            numbers = " ".join(f"{value:.4f}" for value in errors)
-            lines.append(f"state: median error {horizon} steps on  {numbers}")
+        for name in ("median_error", "ninth_decile_error"):
+            for horizon, errors in parts[0]["state"][name].items():
+                numbers = " ".join(f"{value:.4f}" for value in errors)
+                lines.append(f"state: {name.replace('_', ' ')} {horizon} steps on  {numbers}")
     lines.append(
         f"{result['episodes']} episodes of split {result['split']!r} of {result['data']}, "
         f"{result['steps']} sampler step(s), seed {result['seed']}"

@@ -155,6 +155,7 @@ def test_state_by_hand():
     assert figures["rmse"] == pytest.approx([0.5**0.5, 4.5**0.5])
     assert figures["standard_deviation"] == pytest.approx([2**0.5, 0.0])
     assert figures["median_error"] == {"1": [1.0, 0.0]}
+    assert figures["ninth_decile_error"] == {"1": [pytest.approx(1.8), 0.0]}
 
 
 def errors(episodes=40, frames=6):

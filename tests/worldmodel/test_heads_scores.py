@@ -155,7 +155,15 @@ def test_state_by_hand():
     assert figures["rmse"] == pytest.approx([0.5**0.5, 4.5**0.5])
     assert figures["standard_deviation"] == pytest.approx([2**0.5, 0.0])
     assert figures["median_error"] == {"1": [1.0, 0.0]}
-    assert figures["ninth_decile_error"] == {"1": [pytest.approx(1.8), 0.0]}
+
+
+def test_state_errors_have_a_tail():
+    labels = recorded([[False]] * 11)
+    labels.state = torch.zeros(11, 1, 1)
+    predicted = torch.arange(11.0).view(11, 1, 1)
+    figures = state_figures(predicted, imagined([[0.5]] * 11), labels)
+    assert figures["median_error"] == {"1": [5.0]}
+    assert figures["ninth_decile_error"] == {"1": [pytest.approx(9.0)]}
 
 
 def errors(episodes=40, frames=6):

@@ -92,7 +92,7 @@ def _make_success_rare(judges: FrameHeads) -> None:
     """Judgements that differ from frame to frame; about one in ten is a success."""
     with torch.no_grad():
         judges.outer *= 50
-        judges.outer_bias[..., 1] = 3.0  # every member must believe in it
+        judges.outer_bias[..., 1] = 3.5  # every member must believe in it
 
 
 def rising(step: ImaginedStep) -> Verdict:

@@ -37,6 +37,8 @@ def saved_model(tmp_path_factory) -> Path:
     network = UWM(latent_channels=4, action_dim=2, state_dim=2, **sizes)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
+    with torch.no_grad():
+        network.read_action.weight[network.action_dim :] *= 0.1  # corrections are small
     folder = tmp_path_factory.mktemp("saved") / "model"
     WorldModel(
         network=network.eval(),
@@ -163,13 +165,13 @@ def test_a_trial_run_leaves_nothing_behind(config, model_folder, tmp_path):
 
 
 def test_the_losses_fall(config, tmp_path):
-    longer = ["--trainer.max_steps", "20", "--data.init_args.batch_size", "16"]
+    longer = ["--trainer.max_steps", "12", "--data.init_args.batch_size", "16"]
     optimization = "--model.init_args.optimization"
     often = [f"{optimization}.updates", "10", f"{optimization}.learning_rate", "0.01"]
     main(["fit", "-c", str(config), *longer, *often, *QUIET])
     for name in ("success_loss", "error_loss"):
         curve = list(losses(tmp_path / "run", name).values())
-        assert np.mean(curve[-5:]) < 0.9 * np.mean(curve[:5]), (name, curve)
+        assert np.mean(curve[-3:]) < 0.9 * np.mean(curve[:3]), name
 
 
 def test_resumed_the_run_is_that_of_an_uninterrupted_one(config, model_folder, tmp_path):

@@ -55,7 +55,8 @@ class Kinematics(nn.Module):
         for index, action in enumerate(actions.unbind(1)):
             known = known & action_mask[:, index, None]
             given = torch.cat((now, (now - before) / STEP, last, action), dim=-1)
-            before, now, last = now, now + STEP * self.network(given), action
+            with torch.autocast(given.device.type, enabled=False):  # small steps add up
+                before, now, last = now, now + STEP * self.network(given), action
             states.append(torch.where(known, now, torch.nan))
         return torch.stack(states, dim=1)
 

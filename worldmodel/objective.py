@@ -253,8 +253,7 @@ def foretold_states(
     """The robot's states before and in each block, as they will be foretold when it is imagined."""
     parts = blocks.robot, blocks.actions, blocks.action_mask
     rows, count = blocks.action_mask.shape[:2]
-    with torch.autocast(blocks.robot.device.type, enabled=False):
-        states = network.predict_states(*(part.flatten(0, 1) for part in parts))
+    states = network.predict_states(*(part.flatten(0, 1) for part in parts))
     return states.unflatten(0, (rows, count))
 
 

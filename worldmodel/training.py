@@ -341,9 +341,7 @@ class WorldModelTraining(L.LightningModule):
             return None
         parts = blocks.actions, blocks.action_mask, blocks.states
         actions, mask, states = (part.flatten(1, 2) for part in parts)
-        with torch.autocast(self.device.type, enabled=False):  # it adds up small steps
-            foretold = self.network.kinematics(blocks.robot[:, 0], actions, mask)
-        return state_loss(foretold, states)
+        return state_loss(self.network.kinematics(blocks.robot[:, 0], actions, mask), states)
 
     def _roll_out(self, blocks: Blocks, draws: RowDraws) -> Blocks:
         """Pick the blocks to train on, and imagine what some of them begin with."""

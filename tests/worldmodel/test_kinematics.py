@@ -75,6 +75,15 @@ def test_behind_what_is_unknown_nothing_is_known():
     assert known.tolist() == [[True] * 3, [True, False, False], [False] * 3]
 
 
+def test_half_precision_around_it_changes_nothing():
+    torch.manual_seed(0)
+    kinematics = Kinematics(2, 2)
+    given = at_rest(torch.rand(3, 2), 2), torch.rand(3, 4, 2), torch.ones(3, 4, dtype=torch.bool)
+    expected = kinematics(*given)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert kinematics(*given).equal(expected)
+
+
 def test_the_loss_is_of_what_is_known():
     predicted = torch.tensor([[[1.0], [torch.nan], [5.0]]], requires_grad=True)
     loss = state_loss(predicted, torch.tensor([[[1.5], [1.0], [torch.nan]]]))

@@ -9,6 +9,8 @@ between them; M = 2 S + A. One state alone would not say how fast the hand is, n
 still lags behind. It is NaN where the state is unknown; all of it is normalised.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -55,10 +57,17 @@ class Kinematics(nn.Module):
         for index, action in enumerate(actions.unbind(1)):
             known = known & action_mask[:, index, None]
             given = torch.cat((now, (now - before) / STEP, last, action), dim=-1)
-            with torch.autocast(given.device.type, enabled=False):  # small steps add up
+            with without_autocast(given.device):  # small steps add up
                 before, now, last = now, now + STEP * self.network(given), action
             states.append(torch.where(known, now, torch.nan))
         return torch.stack(states, dim=1)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Whatever is computed inside keeps the precision that it is given."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def at_rest(

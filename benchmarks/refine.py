@@ -57,8 +57,8 @@ VALIDATION_SHARE = 1 / 9
 EXPERTS = {"policy": ["Expert()", "Expert(noise=0.3)"]}
 """Whose successful episodes are demonstrations."""
 CLONES_NOISE, REFINED_NOISE = (0.0, 0.3), (0.0, 0.15)
-FURTHER_RATE = 7e-4
-"""Learning rate of a world model that goes on."""
+FURTHER_RATES = {"learning_rate": 7e-4, "matrix_learning_rate": 0.014}
+"""Of a world model that goes on."""
 UNCERTAINTY_PENALTY = 0.1
 HEAD_MAPS = 32
 """Feature maps by which the heads look at every frame: a button is small."""
@@ -186,7 +186,7 @@ def train_world_model(run: Run) -> None:
     model, steps = {}, run.size.world_model
     if run.round > 1:
         last = str(run.world_model_of(run.round - 1))
-        model = {"start_from": last, "optimization": {"learning_rate": FURTHER_RATE}}
+        model = {"start_from": last, "optimization": FURTHER_RATES}
         steps = run.size.further
     fit(
         run.world_model.parent,

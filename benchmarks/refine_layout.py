@@ -73,16 +73,17 @@ class Size:
 
 SIZES = {
     "cpu": Size(  # meant for 45 minutes on two cores
-        autoencoder=1400,
+        autoencoder=700,
         world_model=1200,
         heads=40,
+        cloning=100,
         starts=(),
-        rollouts=4,
+        rollouts=8,
         episodes=34,
         gate_episodes=45,
         curve_episodes=18,
         share=0.5,
-        num_envs=96,
+        refinement=24,
         rounds=1,
     ),
     "cpu_long": Size(),

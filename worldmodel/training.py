@@ -30,15 +30,13 @@ from worldmodel.objective import (
     draw_times,
     finish_history,
 )
+from worldmodel.optimization import Optimization, optimizer_of
 from worldmodel.pretrained import load_weights, other_sizes, sizes_of
 from worldmodel.queries import BlockNoise, draw_noise, forward_dynamics, imagine_block
 from worldmodel.rollout_state import anchor_of
 from worldmodel.schedule import learning_rate_factor
 from worldmodel.uwm import ANCHOR_FRAMES, UWM
 from worldmodel.world_model import WorldModel, require_world_model
-
-KINEMATICS_RATE = 3.0
-"""Learning rate of the kinematics, a small network on few numbers, over that of the rest."""
 
 
 @dataclass
@@ -56,29 +54,6 @@ class Architecture:
     condition_width: int = 128
     history_blocks: int = 0
     attention: Backend = "sdpa"
-
-
-@dataclass
-class Optimization:
-    """AdamW, its schedule, and the averaging of weights.
-
-    Attributes:
-        learning_rate: the peak.
-        weight_decay: AdamW's.
-        betas: AdamW's.
-        warmup_steps: linear warm-up.
-        cooldown: share of the run, at its end, over which the learning rate falls to zero.
-        ema_decay: decay of the averaged weights; they are the ones that are saved.
-        compile: compile the network (`torch.compile`).
-    """
-
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.95)
-    warmup_steps: int = 200
-    cooldown: float = 0.5
-    ema_decay: float = 0.998
-    compile: bool = False
 
 
 class WorldModelTraining(L.LightningModule):
@@ -242,22 +217,10 @@ class WorldModelTraining(L.LightningModule):
             torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
-        """AdamW with warm-up, a plateau, and a linear fall to zero."""
+        """Muon or AdamW with warm-up, a plateau, and a linear fall to zero."""
         settings, total = self.optimization, self.trainer.estimated_stepping_batches
         assert self.network is not None
-        kinematics = self.network.kinematics
-        own = [] if kinematics is None else list(kinematics.parameters())
-        others = [p for p in self.parameters() if all(p is not of_its for of_its in own)]
-        groups: list[dict[str, Any]] = [{"params": others}]
-        if own:
-            groups.append({"params": own, "lr": KINEMATICS_RATE * settings.learning_rate})
-        optimizer = torch.optim.AdamW(
-            groups,
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
+        optimizer = optimizer_of(self.network, settings)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
             lambda step: learning_rate_factor(

@@ -65,3 +65,13 @@ def test_state_can_be_saved_and_loaded():
     resumed = Muon(other.parameters())
     resumed.load_state_dict(optimizer.state_dict())
     assert first + train(other, resumed, 20) == whole
+
+
+def test_matrices_can_be_left_to_adam():
+    inner, outer = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2, 2))
+    optimizer = Muon([inner, outer], lr=0.1, vector_lr=0.01, by_adam=[outer])
+    for weight in (inner, outer):
+        weight.grad = torch.tensor([[0.0, 5.0], [5.0, 0.0]])
+    optimizer.step()
+    assert inner[0, 1] < -0.07
+    torch.testing.assert_close(outer.detach(), torch.tensor([[0.0, -0.01], [-0.01, 0.0]]))

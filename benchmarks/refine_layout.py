@@ -72,7 +72,7 @@ class Size:
 
 
 SIZES = {
-    "cpu": Size(  # meant for 45 minutes on two cores
+    "cpu": Size(  # an hour on two cores without bfloat16 instructions
         autoencoder=700,
         world_model=1200,
         heads=40,

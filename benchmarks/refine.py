@@ -35,6 +35,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
 from public_commands import fit, python, write
 from refine_layout import (
     BEFORE,
@@ -57,8 +58,8 @@ VALIDATION_SHARE = 1 / 9
 EXPERTS = {"policy": ["Expert()", "Expert(noise=0.3)"]}
 """Whose successful episodes are demonstrations."""
 CLONES_NOISE, REFINED_NOISE = (0.0, 0.3), (0.0, 0.15)
-FURTHER_RATES = {"learning_rate": 7e-4, "matrix_learning_rate": 0.014}
-"""Of a world model that goes on."""
+FURTHER_RATE = 0.7
+"""Learning rates of a world model that goes on, over those that the first one began with."""
 UNCERTAINTY_PENALTY = 0.1
 HEAD_MAPS = 32
 """Feature maps by which the heads look at every frame: a button is small."""
@@ -186,7 +187,7 @@ def train_world_model(run: Run) -> None:
     model, steps = {}, run.size.world_model
     if run.round > 1:
         last = str(run.world_model_of(run.round - 1))
-        model = {"start_from": last, "optimization": FURTHER_RATES}
+        model = {"start_from": last, "optimization": further_rates(run)}
         steps = run.size.further
     fit(
         run.world_model.parent,
@@ -195,6 +196,14 @@ def train_world_model(run: Run) -> None:
         {"datasets": run.datasets(rollouts=True), "autoencoder": str(run.autoencoder)},
         training(steps) | {"callbacks": [report]},
     )
+
+
+def further_rates(run: Run) -> dict[str, float]:
+    """Learning rates of a world model that goes on from another one."""
+    config = yaml.safe_load((run.world_model_of(1).parent / "config.yaml").read_text())
+    optimization = config["model"]["init_args"]["optimization"]
+    rates = {name: optimization[name] for name in ("learning_rate", "matrix_learning_rate")}
+    return {name: FURTHER_RATE * rate for name, rate in rates.items() if rate is not None}
 
 
 def train_heads(run: Run) -> None:

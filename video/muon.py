@@ -6,6 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from video.precision import is_bfloat16_fast
+
+A, B, C = 3.4445, -4.7750, 2.0315
+"""Coefficients of the Newton-Schulz iteration."""
+
 
 class Muon(torch.optim.Optimizer):
     """Orthogonalised momentum for weight matrices, Adam for biases, gains and all other vectors.
@@ -100,18 +105,41 @@ def orthogonalize(
 ) -> Float[Tensor, "n rows columns"]:
     """About U V^T of every matrix U S V^T: all its singular values between 0.7 and 1.2.
 
-    Newton-Schulz iteration X <- P X with P = a + b A + c A A and A = X X^T, from X scaled to
-    Frobenius norm 1, with (a, b, c) = (3.4445, -4.7750, 2.0315). All P are polynomials of the first
-    A, so it is enough to multiply them, A <- P A P, and X by their product in the end: matrices as
-    small as the shorter side of X, which takes half the time.
+    Newton-Schulz iteration, from X scaled to Frobenius norm 1: in bfloat16 where that is fast,
+    otherwise in float32 by the shorter way, which needs its precision.
     """
     wide = matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mT
-    x = wide / wide.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
-    a = x @ x.mT
-    product = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device).expand_as(a)
+    coarse = is_bfloat16_fast(wide.device)
+    x = wide.bfloat16() if coarse else wide.float()
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
+    x = newton_schulz(x, iterations) if coarse else newton_schulz_by_squares(x, iterations)
+    return (x if wide is matrices else x.mT).to(matrices.dtype)
+
+
+def newton_schulz(
+    x: Float[Tensor, "n rows columns"], iterations: int
+) -> Float[Tensor, "n rows columns"]:
+    """X <- (A + B Y + C Y Y) X with Y = X X^T."""
     for _ in range(iterations):
-        step = torch.baddbmm(a, a, a, beta=-4.7750, alpha=2.0315)
-        step.diagonal(dim1=-2, dim2=-1).add_(3.4445)
-        a, product = step @ a @ step, step @ product
-    result = product @ x
-    return result if wide is matrices else result.mT
+        y = x @ x.mT
+        x = A * x + (B * y + C * y @ y) @ x
+    return x
+
+
+def newton_schulz_by_squares(
+    x: Float[Tensor, "n rows columns"], iterations: int
+) -> Float[Tensor, "n rows columns"]:
+    """The same, in about half the time for matrices that are three times as wide as they are high.
+
+    P = A + B Y + C Y Y is a polynomial of the first Y in every iteration, so all P can be
+    multiplied first, with Y <- P Y P, and X by their product in the end: squares as small as the
+    shorter side. Their product is large for small singular values, and its rounding errors reach
+    the large ones: against exact arithmetic up to 0.9 in bfloat16 and 0.09 in TF32 (256x256).
+    """
+    y = x @ x.mT
+    product = torch.eye(y.shape[-1], dtype=y.dtype, device=y.device)
+    for _ in range(iterations):
+        step = B * y + C * y @ y
+        step.diagonal(dim1=-2, dim2=-1).add_(A)
+        y, product = step @ y @ step, step @ product
+    return product @ x

@@ -2,11 +2,17 @@ import pytest
 import torch
 from torch import nn
 
-from video.muon import Muon, orthogonalize
+from video.muon import Muon, newton_schulz, newton_schulz_by_squares, orthogonalize
+
+
+@pytest.fixture(params=[False, True])
+def fast_bfloat16(request, monkeypatch) -> bool:
+    monkeypatch.setattr("video.muon.is_bfloat16_fast", lambda device: request.param)
+    return request.param
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (4, 36), (36, 4)])
-def test_orthogonalized_singular_values_are_near_one(shape):
+def test_orthogonalized_singular_values_are_near_one(shape, fast_bfloat16):
     matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
     values = torch.linalg.svdvals(orthogonalize(matrices))
     assert values.min() > 0.3
@@ -14,6 +20,22 @@ def test_orthogonalized_singular_values_are_near_one(shape):
     left, _, right = torch.linalg.svd(matrices, full_matrices=False)
     agreement = ((left @ right) * orthogonalize(matrices)).sum((1, 2)) / min(shape)
     assert agreement.min() > 0.6
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (12, 40)])
+def test_the_shorter_way_leads_to_the_same(shape):
+    generator = torch.Generator().manual_seed(0)
+    matrices = torch.randn(3, *shape, generator=generator) * torch.logspace(0, -3, shape[1])
+    matrices = matrices / matrices.norm(dim=(-2, -1), keepdim=True)
+    expected = newton_schulz(matrices.double(), 5)
+    assert torch.linalg.svdvals(expected).max() > 0.9
+    shorter = newton_schulz_by_squares(matrices, 5)
+    torch.testing.assert_close(shorter.double(), expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_orthogonalized_keeps_its_precision(dtype, fast_bfloat16):
+    assert orthogonalize(torch.eye(4, dtype=dtype)[None]).dtype == dtype
 
 
 def test_first_step_has_known_size_and_direction():

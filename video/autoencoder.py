@@ -125,7 +125,11 @@ class FrameAutoencoder(nn.Module):
             )
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             weights = ", ".join(path.name for path in folder.glob("*.safetensors"))
-            raise DatasetError(f"cannot read {folder}/{weights} as a {name}: {error}") from error
+            raise DatasetError(
+                f"cannot read {folder}/{weights} as weights of {name}: {str(error).strip()} If the "
+                "file is damaged, copy it again, or train another autoencoder with `lightning fit "
+                "-c configs/autoencoder.yaml`."
+            ) from error
         if loading["missing_keys"]:
             raise DatasetError(
                 f"{folder} lacks {len(loading['missing_keys'])} weights of its {name}, the first "

@@ -27,6 +27,9 @@ class Optimization:
         cooldown: share of the run, at its end, over which the learning rate falls to zero.
         ema_decay: decay of the averaged weights; they are the ones that are saved.
         compile: compile the network (`torch.compile`).
+
+    Raises:
+        ValueError: a learning rate that is not positive, or an `ema_decay` outside [0, 1).
     """
 
     learning_rate: float = 1e-3
@@ -37,6 +40,15 @@ class Optimization:
     cooldown: float = 0.5
     ema_decay: float = 0.998
     compile: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name in ("learning_rate", "matrix_learning_rate"):
+            rate = getattr(self, name)
+            if rate is not None and rate <= 0:
+                raise ValueError(f"{name}={rate} must be positive")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay={self.ema_decay} must lie in [0, 1)")
 
 
 def optimizer_of(network: UWM, settings: Optimization) -> torch.optim.Optimizer:

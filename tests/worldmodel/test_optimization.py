@@ -65,3 +65,12 @@ def test_a_network_without_state_has_no_group_of_kinematics():
     for rate in (None, 0.02):
         groups = optimizer_of(network, Optimization(matrix_learning_rate=rate)).param_groups
         assert all(group["params"] for group in groups)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"learning_rate": 0.0}, {"matrix_learning_rate": -1.0}, {"ema_decay": 1.0}]
+)
+def test_numbers_that_cannot_train_are_refused(wrong):
+    (name, value), *_ = wrong.items()
+    with pytest.raises(ValueError, match=f"{name}={value}"):
+        Optimization(**wrong)

@@ -75,10 +75,12 @@ SIZES = {
     "cpu": Size(  # an hour on two cores without bfloat16 instructions
         autoencoder=700,
         world_model=1200,
+        further=800,
         heads=40,
         cloning=100,
         starts=(),
         rollouts=8,
+        further_rollouts=8,
         episodes=34,
         gate_episodes=45,
         curve_episodes=18,

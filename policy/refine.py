@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from policy.actors.actor import ActorNetwork, StochasticActor
 from policy.critic import critic_beside
+from policy.curriculum import Curriculum
 from policy.model import Policy, steps_of
 from policy.observations import Shapes
 from policy.ppo import PPO, PPOOptions
@@ -57,11 +58,14 @@ class Refinement(L.LightningModule):
             environment; then `steps` should be the horizon. A resumed run then goes on exactly as
             it would have. Otherwise episodes go on over the ends of rollouts.
         uncertainty_limit: early truncation behind a step with more `info["uncertainty"]` than this.
+        curriculum: which tasks episodes begin with; None: as the environment likes. With one,
+            `success` in the metrics is the mean over tasks, whose own rates stand beside it.
         seed: of the networks, of episodes and of all that is drawn.
 
     Raises:
         DatasetError: the folder is no policy, or its actor cannot be trained by itself.
-        ValueError: an environment that the policy cannot act in, or a deadline without `restart`.
+        ValueError: an environment that the policy cannot act in, a deadline without `restart`, or a
+            curriculum for an environment without stored contexts.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class Refinement(L.LightningModule):
         steps: int = 7,
         restart: bool = True,
         uncertainty_limit: float | None = None,
+        curriculum: Curriculum | None = None,
         seed: int = 0,
     ):
         super().__init__()
@@ -98,6 +103,9 @@ class Refinement(L.LightningModule):
             clock = steps if ppo.deadline else None
             self.critic = critic_beside(trained, self.cloned.shapes, clock=clock)
         self.actor = trained
+        self.curriculum = curriculum
+        if curriculum is not None:
+            curriculum.begin(_context_tasks(environment, restart))
         assert isinstance(trained, StochasticActor)
         self.learner = PPO(trained, self.critic, ppo)
         self.collector = Collector(
@@ -136,7 +144,7 @@ class Refinement(L.LightningModule):
         generator = torch.Generator(self.device).manual_seed(seed)
         began = time.perf_counter()
         if self.restart or not self.collector.playing:
-            self.collector.restart(seed % 2**31)
+            self.collector.restart(seed % 2**31, self._reset_options())
         rollout = self.collector.collect(self.steps, generator, only_first=self.restart)
         collected = time.perf_counter()
         self.learner.updates = iteration
@@ -145,6 +153,8 @@ class Refinement(L.LightningModule):
         assert isinstance(optimizer, LightningOptimizer)
         optimizer.step()  # there are no gradients left: only counts an iteration
         figures |= rollout.episodes.figures()
+        if self.curriculum is not None:
+            figures |= self.curriculum.learn(rollout.episodes)
         figures |= {
             "uncertainty": float(rollout.uncertainty[rollout.valid].mean()),
             "used": float(rollout.valid.float().mean()),
@@ -154,6 +164,11 @@ class Refinement(L.LightningModule):
         shown = {"success", "return", "anchor_kl"}
         for name, value in figures.items():
             self.log(name, value, prog_bar=name in shown)
+
+    def _reset_options(self) -> dict[str, Any] | None:
+        if self.curriculum is None:
+            return None
+        return {"context_weights": self.curriculum.context_weights()}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The learner's own."""
@@ -166,7 +181,9 @@ class Refinement(L.LightningModule):
         folder = Path(self.trainer.default_root_dir)
         self.refined().save_pretrained(folder / "policy")
         if (folder / "metrics.csv").is_file():
-            write_curve(folder / "refinement.png", folder / "metrics.csv", CURVE)
+            tasks = [] if self.curriculum is None else self.curriculum.tasks
+            of_tasks = {f"success_{task}": task for task in tasks}
+            write_curve(folder / "refinement.png", folder / "metrics.csv", CURVE | of_tasks)
 
     def refined(self) -> Policy:
         """The policy as it stands now."""
@@ -192,6 +209,23 @@ class Iterations(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         """The numbers."""
         yield from range(self.first, self.last)
+
+
+def _context_tasks(environment: VectorEnv, restart: bool) -> list[str]:
+    """Task of every stored context that episodes may begin from.
+
+    Raises:
+        ValueError: there are none, or episodes go on over the ends of rollouts.
+    """
+    tasks = getattr(environment, "context_tasks", None)
+    if tasks is None:
+        raise ValueError(
+            f"a {type(environment).__name__} has no stored contexts for a curriculum to choose "
+            "from. Set model.curriculum to null."
+        )
+    if not restart:
+        raise ValueError("a curriculum needs restart: true; it chooses where episodes begin")
+    return tasks
 
 
 def _trainable(

@@ -62,17 +62,27 @@ class Episodes:
         returns: sum of rewards.
         lengths: steps.
         successes: whether one of the steps was a success; False where the environment tells none.
+        contexts: the stored context that each began from, by the `info["context"]` of its reset; -1
+            where the environment tells none.
     """
 
     returns: list[float] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     successes: list[bool] = field(default_factory=list)
+    contexts: list[int] = field(default_factory=list)
 
-    def add(self, returns: np.ndarray, lengths: np.ndarray, successes: np.ndarray) -> None:
+    def add(
+        self,
+        returns: np.ndarray,
+        lengths: np.ndarray,
+        successes: np.ndarray,
+        contexts: np.ndarray,
+    ) -> None:
         """Episodes that have just ended."""
         self.returns += returns.tolist()
         self.lengths += lengths.tolist()
         self.successes += successes.tolist()
+        self.contexts += contexts.tolist()
 
     def figures(self) -> dict[str, float]:
         """Means; nothing where no episode ended."""
@@ -126,14 +136,21 @@ class Collector:
         """Whether episodes have begun."""
         return self._observation is not None
 
-    def restart(self, seed: int) -> None:
-        """Begin new episodes everywhere."""
-        given, _ = self.envs.reset(seed=seed)
+    def restart(self, seed: int, options: dict[str, Any] | None = None) -> None:
+        """Begin new episodes everywhere.
+
+        Args:
+            seed: of the environments.
+            options: of their reset.
+        """
+        given, info = self.envs.reset(seed=seed, options=options)
         number = self.envs.num_envs
         self._observation = self._seen(given)
         self._resets, self._cut = np.zeros(number, bool), np.zeros(number, bool)
         self._return, self._steps = np.zeros(number), np.zeros(number, np.int64)
         self._success, self._first = np.zeros(number, bool), np.ones(number, bool)
+        self._context = np.full(number, -1)
+        self._begun(info)
 
     @torch.no_grad()
     def collect(self, steps: int, generator: torch.Generator, only_first: bool = False) -> Rollout:
@@ -161,6 +178,7 @@ class Collector:
             uncertainty = told(info, "uncertainty", len(over))
             unsure = valid & self._too_uncertain(uncertainty)
             self._count(episodes, reward, told(info, "success", len(over)) > 0, over, only_first)
+            self._begun(info)
             self._cut = (self._cut | unsure) & ~over
             self._resets = over & (self.mode == AutoresetMode.NEXT_STEP)
             self._observation = self._seen(given)
@@ -205,9 +223,16 @@ class Collector:
         self._steps += goes_on
         self._success |= success & goes_on
         told_of = over & (self._first if only_first else True)
-        episodes.add(self._return[told_of], self._steps[told_of], self._success[told_of])
+        columns = self._return, self._steps, self._success, self._context
+        episodes.add(*(column[told_of] for column in columns))
         self._return[over], self._steps[over], self._success[over] = 0, 0, False
         self._first &= ~over
+
+    def _begun(self, info: dict[str, Any]) -> None:
+        """Take down which stored contexts new episodes began from, where that is told."""
+        if "context" in info:
+            begun = info.get("_context", np.ones(len(self._context), bool))
+            self._context[begun] = info["context"][begun]
 
     def _last(
         self, observation: Observation, info: dict[str, Any], over: np.ndarray

@@ -191,18 +191,21 @@ class ImaginedVectorEnv(VectorEnv):
             options: `reset_mask`, bool `(N,)`, resets some and leaves the others as they are.
                 `context` starts from your own frames instead of the stored ones: uint8
                 `(H, W, 3)`, `(T, H, W, 3)` or `(T, V, H, W, 3)`, or a list of N of them;
-                with `state=True`, `state` `(S,)` or `(N, S)` goes with it.
+                with `state=True`, `state` `(S,)` or `(N, S)` goes with it. `context_weights`
+                `(contexts,)` says how likely each stored one is to begin an episode, now and by
+                autoreset until the next call.
 
         Returns:
             Observations, and `info` with the number of the stored `context` (-1: your own).
 
         Raises:
-            ValueError: a mask, seeds, context or state that do not fit.
+            ValueError: a mask, seeds, context, weights or state that do not fit.
         """
         options = dict(options or {})
         mask = _reset_mask(options.pop("reset_mask", None), self.num_envs)
         if self._state is None and not mask.all():
             raise ResetNeeded("the first reset must be one of all environments, without reset_mask")
+        self.starts.weigh(options.pop("context_weights", None))
         which = np.flatnonzero(mask)
         if isinstance(seed, int | np.integer):
             self._np_random, self._np_random_seed = seeding.np_random(int(seed))
@@ -250,6 +253,11 @@ class ImaginedVectorEnv(VectorEnv):
                 for values in (reward, terminated, truncated)
             )
         return self._observe(), reward, terminated, truncated, info
+
+    @property
+    def context_tasks(self) -> list[str]:
+        """Task of every stored context, "" where unknown, in the order of `info["context"]`."""
+        return self.starts.contexts.tasks
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """Every environment's latest frame, uint8 `(H, W, 3)`, cameras beside each other."""

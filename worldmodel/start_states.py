@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from video.errors import DatasetError
@@ -38,9 +38,30 @@ class StartStates:
         with torch.inference_mode():
             frames = contexts.frames.to(imagination.device)
             self.latents = model.encode(frames)[:, None].float()
+        self.probabilities: Float[np.ndarray, " contexts"] | None = None
         self.robot = torch.zeros(len(contexts), 0)
         if imagination.state_dim:
             self.robot = model.normal_state(contexts.state, contexts.state_mask)
+
+    def weigh(self, weights: Any) -> None:
+        """Let some contexts begin more episodes than others, until the next call.
+
+        Args:
+            weights: one for each, relative to their sum; None: all alike.
+
+        Raises:
+            ValueError: another number of them, a negative one, or none above zero.
+        """
+        if weights is None:
+            self.probabilities = None
+            return
+        given = np.asarray(weights, float)
+        if given.shape != (len(self.contexts),) or not (given >= 0).all() or not given.sum() > 0:
+            raise ValueError(
+                f"options['context_weights'] is {given.shape}; give one number from 0 on for each "
+                f"of the {len(self.contexts)} stored contexts, and at least one above 0"
+            )
+        self.probabilities = given / given.sum()
 
     def begin(
         self,
@@ -68,12 +89,10 @@ class StartStates:
         unknown = set(options) - {"context", "state"}
         if unknown:
             raise ValueError(
-                f"unknown options {sorted(unknown)}; there are 'context', 'state', 'reset_mask'"
+                f"unknown options {sorted(unknown)}; there are 'context', 'context_weights', "
+                "'state', 'reset_mask'"
             )
-        drawn = [
-            np.random.default_rng([int(s), int(e)]).integers([len(self.contexts), 2**62])
-            for s, e in zip(seed, episode, strict=True)
-        ]
+        drawn = [self._draw(int(s), int(e)) for s, e in zip(seed, episode, strict=True)]
         context, noise = np.array(drawn, np.int64).T
         if options.get("context") is None:
             if "state" in options:
@@ -84,6 +103,14 @@ class StartStates:
             latents, robot = self._own(options, which, num_envs)
             context = np.full(len(which), -1)
         return self.imagination.start(latents, torch.from_numpy(noise), robot), context
+
+    def _draw(self, seed: int, episode: int) -> tuple[int, int]:
+        """Number of an episode's context, and the seed of its noise."""
+        generator = np.random.default_rng([seed, episode])
+        context, noise = generator.integers([len(self.contexts), 2**62])
+        if self.probabilities is not None:
+            context = generator.choice(len(self.contexts), p=self.probabilities)
+        return context, noise
 
     def _own(
         self, options: dict[str, Any], which: np.ndarray, num_envs: int

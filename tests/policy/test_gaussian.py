@@ -56,6 +56,46 @@ def test_chance_comes_from_the_generator_alone():
     assert torch.equal(network.act(observation(), deterministic=True), network(observation())[0])
 
 
+def test_the_actions_of_a_chunk_deviate_together():
+    network, seen = actor(correlation=0.6), observation(1)
+    many = {key: values.expand(40000, *values.shape[1:]) for key, values in seen.items()}
+    deviations = network.act(many, torch.Generator().manual_seed(0)) - network(seen)[0]
+    expected = 0.3**2 * torch.tensor([[1, 0.6, 0.6], [0.6, 1, 0.6], [0.6, 0.6, 1]])
+    for dimension in deviations.unbind(-1):
+        torch.testing.assert_close(dimension.T.cov(), expected, atol=2e-3, rtol=0)
+    between = torch.stack([dimension.flatten() for dimension in deviations.unbind(-1)])
+    assert between.corrcoef()[0, 1].abs() < 0.01
+
+
+def test_a_correlated_draw_is_as_likely_as_its_covariance_says():
+    network = actor(correlation=0.6)
+    mean, std = network(observation())
+    drawn = network.distribution(observation()).sample()
+    covariance = std[0, 0, 0] ** 2 * torch.tensor([[1, 0.6, 0.6], [0.6, 1, 0.6], [0.6, 0.6, 1]])
+    chances = torch.distributions.MultivariateNormal(mean.mT, covariance)
+    expected = chances.log_prob(network.decode(observation(), drawn).mT).sum(-1)
+    torch.testing.assert_close(network.distribution(observation()).log_prob(drawn), expected)
+
+
+def test_a_correlation_changes_neither_the_cloning_nor_what_is_done_without_chance():
+    alike, apart = actor(correlation=0.6), actor()
+    known = torch.ones(6, 3, dtype=torch.bool)
+    actions = torch.rand(6, 3, 2, generator=torch.Generator().manual_seed(0))
+    errors = [one.cloning_error(observation(), actions, known) for one in (alike, apart)]
+    assert torch.equal(*errors)
+    done = [one.act(observation(), deterministic=True) for one in (alike, apart)]
+    assert torch.equal(*done)
+    assert build(describe(alike)).correlation == 0.6
+
+
+@pytest.mark.parametrize(
+    "options", [{"correlation": 1.0}, {"correlation": 0.5, "state_dependent_std": True}]
+)
+def test_refuses_a_correlation_that_is_none(options):
+    with pytest.raises(ValueError, match="correlation"):
+        actor(**options)
+
+
 def test_the_error_is_the_negative_log_likelihood():
     network = actor()
     mean, std = network(observation())

@@ -3,6 +3,7 @@
 import csv
 import shutil
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -11,9 +12,11 @@ from tiny_world_models import ACTION_HIGH, ACTION_LOW, tiny_world_model
 
 from policy.actors.flow import FlowActor
 from policy.actors.gaussian import GaussianActor
+from policy.curriculum import Curriculum
 from policy.frozen import FrozenFolder, folder_hash
 from policy.model import Policy
-from policy.refine import Refinement
+from policy.refine import Refinement, _context_tasks
+from policy.rollout import Episodes
 from video.cli import main
 from video.errors import DatasetError
 from video.statistics import Normalizer
@@ -170,6 +173,39 @@ def test_the_parameters_of_the_world_model_stay_as_they_are(folders):
 def environment(folders, **options):
     settings = {"num_envs": 4, "horizon": 6, "chunk": 2, "state": True, **options}
     return ImaginedVectorEnv(folders / "world", autoreset_mode="same_step", **settings)
+
+
+CURRICULUM = {"class_path": "policy.curriculum.Curriculum", "init_args": {"memory": 0.9}}
+
+
+def test_a_resumed_curriculum_goes_on_as_it_would_have(folders, tmp_path):
+    fit(config(folders, tmp_path / "whole", curriculum=CURRICULUM))
+    fit(config(folders, tmp_path / "parts", iterations=2, curriculum=CURRICULUM))
+    fit(config(folders, tmp_path / "parts", curriculum=CURRICULUM), "--ckpt_path", "last")
+    whole, parts = (actor_weights(tmp_path / run / "policy") for run in ("whole", "parts"))
+    assert same(whole, parts)
+    assert rows(tmp_path / "whole")[-1]["success_left"]
+
+
+def test_a_curriculum_chooses_where_episodes_begin(folders):
+    env, curriculum = environment(folders, num_envs=16), Curriculum(least=1e-6)
+    module = Refinement(str(folders / "policy"), env, steps=3, curriculum=curriculum)
+    left = [number for number, task in enumerate(env.context_tasks) if task == "left"]
+    curriculum.learn(Episodes(successes=[True] * len(left), contexts=left))
+    module.collector.restart(0, {"context_weights": curriculum.context_weights()})
+    episodes = module.collector.collect(3, torch.Generator().manual_seed(0)).episodes
+    assert len(episodes.contexts) >= 16
+    assert not set(episodes.contexts) & {-1, *left}
+
+
+def test_a_curriculum_needs_stored_contexts_and_new_episodes(folders):
+    simulator = gymnasium.make_vec("Pendulum-v1", num_envs=2)
+    with pytest.raises(ValueError, match="no stored contexts"):
+        _context_tasks(simulator, True)
+    with pytest.raises(ValueError, match="restart: true"):
+        Refinement(
+            str(folders / "policy"), environment(folders), restart=False, curriculum=Curriculum()
+        )
 
 
 def test_a_deadline_needs_whole_episodes(folders, tmp_path, capsys):

@@ -61,6 +61,30 @@ def test_the_state_is_in_the_units_of_the_data():
     assert np.abs(np.diff(observations["state"], axis=0)).min() > 0
 
 
+def test_some_contexts_begin_more_episodes_than_others():
+    envs = imagined(64, autoreset_mode="same_step", horizon=3)
+    weights = np.array([0, 3, 0, 1, 0.0])
+    _, info = envs.reset(seed=0, options={"context_weights": weights})
+    counts = np.bincount(info["context"], minlength=5)
+    assert counts[[0, 2, 4]].sum() == 0
+    assert counts[1] > 2 * counts[3] > 0
+    _, again = envs.reset(seed=0, options={"context_weights": 2 * weights})
+    assert (again["context"] == info["context"]).all()
+    for actions in commands(envs, 3):
+        *_, info = envs.step(actions)
+    assert info["_context"].all(), "all have begun their next episode"
+    assert set(info["context"]) == {1, 3}
+    _, info = envs.reset(seed=0)
+    assert set(info["context"]) == set(range(5)), "the next reset has weights of its own, or none"
+    assert envs.context_tasks == TASKS
+
+
+@pytest.mark.parametrize("weights", [[1, 1], [0] * 5, [1, 1, -1, 1, 1], [1, 1, 1, 1, np.nan]])
+def test_refuses_weights_that_do_not_fit(weights):
+    with pytest.raises(ValueError, match="each of the 5 stored contexts"):
+        imagined(2).reset(seed=0, options={"context_weights": weights})
+
+
 def test_only_of_some_tasks():
     for tasks in (["left"], "left"):
         envs = imagined(32, tasks=tasks)
@@ -220,7 +244,7 @@ def test_a_single_environment_takes_them_too():
     [
         (
             {"contexts": picture(0)},
-            "unknown options ['contexts']; there are 'context', 'state', 'r",
+            "unknown options ['contexts']; there are 'context', 'context_weights', 'state', 'r",
         ),
         ({"context": picture(0) / 255}, "a context is uint8 (H, W, 3), (T, H, W, 3) or"),
         ({"context": picture(0)[..., 0]}, "got uint8 (32, 32)"),

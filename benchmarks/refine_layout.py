@@ -75,7 +75,7 @@ SIZES = {
     "cpu": Size(  # an hour on two cores without bfloat16 instructions
         autoencoder=700,
         world_model=1200,
-        further=1200,
+        further=1000,
         heads=40,
         cloning=100,
         starts=(),

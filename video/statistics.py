@@ -106,3 +106,17 @@ def _like(array: np.ndarray, values: Values) -> Values:
     if isinstance(values, np.ndarray):
         return array
     return torch.as_tensor(array, device=values.device, dtype=values.dtype)
+
+
+def renormalized(values: Tensor, own: Normalizer | None, its: Normalizer | None) -> Tensor:
+    """Values `(..., D)`, or several steps' in a row, as another normaliser would have them.
+
+    Args:
+        values: normalised by `own`.
+        own: None: they stay as they are.
+        its: likewise.
+    """
+    if own is None or its is None or own is its:
+        return values
+    single = values.unflatten(-1, (-1, own.dim))
+    return its.normalize(own.denormalize(single)).flatten(-2)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from video.clips import labelled_rows
 from video.datamodule import ClipDataModule
 from video.errors import DatasetError
-from video.statistics import Normalizer
+from video.statistics import renormalized
 from video.step_seeds import seed_of_step
 from worldmodel.blocks import cut
 from worldmodel.draws import RowDraws, step_generator
@@ -252,8 +252,8 @@ class HeadsTraining(L.LightningModule):
             batch = {name: value[labelled] for name, value in batch.items()}
         network, size = self.world_model.network, self.world_model.network.block_frames
         model, data = self.world_model, self.data
-        actions = _renormalized(batch["actions"], data.action_normalizer, model.action_normalizer)
-        state = _renormalized(batch["state"], data.state_normalizer, model.state_normalizer)
+        actions = renormalized(batch["actions"], data.action_normalizer, model.action_normalizer)
+        state = renormalized(batch["state"], data.state_normalizer, model.state_normalizer)
         robot = torch.where(batch["state_mask"][..., None], state, torch.nan)
         if state.shape[-1] != network.state_dim:  # data without any, or a model that asks for none
             robot = state.new_full((*state.shape[:2], network.state_dim), torch.nan)
@@ -335,11 +335,3 @@ def _reward_scale(data: ClipDataModule) -> tuple[float, float]:
             values.append(part.dataset.columns["reward"][known])
     rewards = np.concatenate(values).astype(np.float64) * data.stride
     return float(rewards.mean()), float(rewards.std()) or 1.0
-
-
-def _renormalized(values: Tensor, own: Normalizer | None, its: Normalizer | None) -> Tensor:
-    """Actions or states as the world model normalises them instead of as these data do."""
-    if own is None or its is None:
-        return values
-    single = values.unflatten(-1, (-1, own.dim))
-    return its.normalize(own.denormalize(single)).flatten(-2)

@@ -14,13 +14,17 @@ TOLERANCE = 1e-3
 """Largest difference of the actions' bounds, as a share of their range."""
 
 
-def load_weights(network: UWM, folder: Path, data: ClipDataModule) -> None:
+def load_weights(network: UWM, folder: Path, data: ClipDataModule) -> Normalizer | None:
     """Put the weights of a saved world model into a network of the same sizes.
 
     Args:
         network: takes them.
         folder: of the saved world model.
         data: what it will be trained on.
+
+    Returns:
+        What the robot's state means by its numbers to these weights, also where the new data go a
+        little beyond what that was measured on; None if the network goes by no state.
 
     Raises:
         DatasetError: no world model, or one of other sizes, latents, frame rate, cameras, actions.
@@ -40,17 +44,13 @@ def load_weights(network: UWM, folder: Path, data: ClipDataModule) -> None:
             f"{_bounds(data.action_normalizer)}; train on its own data as well, so that the ranges "
             "agree"
         )
-    if network.state_dim and not _alike(model.state_normalizer, data.state_normalizer):
-        differences.append(
-            f"the robot's state fills {_bounds(model.state_normalizer)} there, "
-            f"{_bounds(data.state_normalizer)} here; train on its own data as well"
-        )
     if differences:
         raise DatasetError(
             f"{folder} is not what this run can go on from: {'; '.join(differences)}. Change the "
             "configuration, or leave out model.start_from."
         )
     network.load_state_dict(model.network.state_dict())
+    return model.state_normalizer if network.state_dim else None
 
 
 def sizes_of(network: UWM) -> dict:

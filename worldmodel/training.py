@@ -18,6 +18,7 @@ from torch import Tensor
 
 from video.datamodule import ClipDataModule
 from video.errors import DatasetError
+from video.statistics import renormalized
 from worldmodel.attention import Backend
 from worldmodel.blocks import Blocks, cut
 from worldmodel.contexts import Contexts, first_frames
@@ -137,8 +138,10 @@ class WorldModelTraining(L.LightningModule):
                 state_dim=self.data.state_dim if self.robot_state else 0,
                 **asdict(self.architecture),
             )
+        self.state_normalizer = self.data.state_normalizer
         if self.start_from is not None:
-            load_weights(self.network, self.start_from, self.data)
+            earlier = load_weights(self.network, self.start_from, self.data)
+            self.state_normalizer = earlier or self.state_normalizer
         decay = self.optimization.ema_decay
         self.ema = EMAModel(self.network.parameters(), decay=decay, foreach=True)
         if self.optimization.compile:
@@ -277,7 +280,7 @@ class WorldModelTraining(L.LightningModule):
             cameras=tuple(self.data.cameras),
             frame_size=self.data.frame_size,
             action_normalizer=self.data.action_normalizer,
-            state_normalizer=self.data.state_normalizer,
+            state_normalizer=self.state_normalizer,
             task_names=list(self.data.task_names),
             contexts=start_contexts(self.data, self.contexts),
         )
@@ -287,7 +290,8 @@ class WorldModelTraining(L.LightningModule):
         assert self.network is not None
         states: Tensor | None = None
         if self.network.state_dim:
-            states = torch.where(batch["state_mask"][..., None], batch["state"], torch.nan)
+            state = renormalized(batch["state"], self.data.state_normalizer, self.state_normalizer)
+            states = torch.where(batch["state_mask"][..., None], state, torch.nan)
         return cut(
             batch["latents"],
             batch["actions"],

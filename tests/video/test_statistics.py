@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from video.errors import DatasetError
-from video.statistics import Normalizer
+from video.statistics import Normalizer, renormalized
 
 
 @pytest.fixture
@@ -32,6 +32,17 @@ def test_tensors_keep_type_and_shape(normalizer):
     assert normalized.dtype == torch.float64
     torch.testing.assert_close(normalized[1, 3], torch.tensor([1.0, 1.0, 0.0]).double())
     torch.testing.assert_close(normalizer.denormalize(normalized), values)
+
+
+def test_what_one_normaliser_made_another_one_would_have_made():
+    one = Normalizer(np.array([0.0, -1.0]), np.array([10.0, 1.0]))
+    other = Normalizer(np.array([0.0, 0.0]), np.array([5.0, 4.0]))
+    values = one.normalize(torch.tensor([[10.0, 1.0, 5.0, 0.0]]).unflatten(1, (2, 2))).flatten(1)
+    torch.testing.assert_close(
+        renormalized(values, one, other), torch.tensor([[3.0, -0.5, 1.0, -1.0]])
+    )
+    assert renormalized(values, None, other) is values
+    assert renormalized(values, one, None) is values
 
 
 def test_a_spread_has_a_size_but_no_place():

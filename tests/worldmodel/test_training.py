@@ -14,6 +14,7 @@ import yaml
 from tiny_autoencoders import tiny_autoencoder
 
 from video.cli import main
+from worldmodel import training
 from worldmodel.training import WorldModelTraining
 from worldmodel.world_model import DESCRIPTION, WorldModel
 
@@ -248,6 +249,33 @@ def test_a_run_goes_on_from_a_saved_model(config, tmp_path):
     second = WorldModel.from_pretrained(tmp_path / "second" / "model")
     for name, weight in first.network.state_dict().items():
         torch.testing.assert_close(second.network.state_dict()[name], weight, atol=1e-6, rtol=0)
+
+
+def test_states_go_on_meaning_what_they_meant(config, tmp_path, monkeypatch):
+    fit = ["fit", "-c", str(config), "--trainer.callbacks", "null", "--trainer.max_steps", "1"]
+    seen: list[torch.Tensor] = []
+    cut = training.cut
+
+    def watched(*arguments):
+        seen.append(arguments[5])
+        return cut(*arguments)
+
+    monkeypatch.setattr(training, "cut", watched)
+    main(fit)
+    own, count = torch.cat(seen), len(seen)
+    description = tmp_path / "run" / "model" / DESCRIPTION
+    saved = json.loads(description.read_text())
+    low, high = (torch.tensor(saved["state"][end]) for end in ("low", "high"))
+    narrower = {"low": (low / 2).tolist(), "high": (high / 2).tolist()}
+    description.write_text(json.dumps(saved | {"state": narrower}))
+    start = ["--model.start_from", str(tmp_path / "run" / "model")]
+    main([*fit, *start, "--trainer.default_root_dir", str(tmp_path / "second")])
+    center, half = (high + low) / 2, (high - low) / 2
+    expected = (own * half + center - center / 2) / (half / 2)
+    torch.testing.assert_close(torch.cat(seen[count:]), expected, equal_nan=True)
+    second = WorldModel.from_pretrained(tmp_path / "second" / "model")
+    assert second.state_normalizer is not None
+    assert second.state_normalizer.to_json() == narrower
 
 
 def test_a_model_to_start_from_has_to_fit(config, tmp_path, capsys):

@@ -292,8 +292,6 @@ def ppo(
             "ppo": {"uncertainty_penalty": UNCERTAINTY_PENALTY} | changes,
             "seed": seed,
         }
-        if name == SIMULATOR:
-            model["curriculum"] = None  # its start states are not stored ones
         trainer = {"max_steps": iterations, "callbacks": callbacks}
         fit(folder / name, ["configs/refine.yaml"], model, {}, trainer, seed)
 

@@ -14,8 +14,8 @@ COMPARED, COMPARED_SNAPSHOTS = "comparison.json", "comparison_of_snapshots.json"
 
 DEMONSTRATIONS = (2, 1)
 """Of each task, which policies are cloned from: a mediocre start, and a harder one."""
-SAMPLER_STEPS = 1
-"""Of the imagined environments: as many as the threshold of success was fitted with."""
+SAMPLER_STEPS = 2
+"""Of the imagined environments. One step imagines the mean of what may happen, and may flatter."""
 CLONES_WEIGHT, NEWEST_WEIGHT, OLDER_WEIGHT = 0.4, 0.35, 0.25
 """Shares of every batch: of the clones' rollouts in the first round, then of the newest ones and of
 all older ones together."""
@@ -75,18 +75,18 @@ SIZES = {
     "cpu": Size(  # an hour on two cores without bfloat16 instructions
         autoencoder=700,
         world_model=1200,
-        further=1000,
+        further=800,
         heads=40,
         cloning=100,
         starts=(),
         rollouts=8,
-        further_rollouts=12,
+        further_rollouts=8,
         episodes=34,
         gate_episodes=45,
         curve_episodes=18,
         share=0.5,
         refinement=24,
-        rounds=2,
+        rounds=1,
     ),
     "cpu_long": Size(),
     "gpu": Size(

@@ -55,8 +55,9 @@ class EnvironmentState:
 class ImaginedVectorEnv(VectorEnv):
     """N imagined episodes at once.
 
-    Environment i's trajectory depends on its own seed and actions alone. Actions are in the data's
-    own units and bounds; what lies outside is clipped. `info` has for every step
+    Environment i's trajectory depends on its own seed and actions alone, an episode's start also
+    on the latest reset's `context_weights`. Actions are in the data's own units and bounds; what
+    lies outside is clipped. `info` has for every step
 
     - `uncertainty`: how far the imagined frame is from the truth, by the world model's own account:
       expected root-mean-square error of its latents (with heads only);

@@ -50,16 +50,17 @@ class StartStates:
             weights: one for each, relative to their sum; None: all alike.
 
         Raises:
-            ValueError: another number of them, a negative one, or none above zero.
+            ValueError: another number of them, none above zero, or one that is negative or endless.
         """
         if weights is None:
             self.probabilities = None
             return
         given = np.asarray(weights, float)
-        if given.shape != (len(self.contexts),) or not (given >= 0).all() or not given.sum() > 0:
+        shape = (len(self.contexts),)
+        if given.shape != shape or (given < 0).any() or not 0 < given.sum() < np.inf:
             raise ValueError(
-                f"options['context_weights'] is {given.shape}; give one number from 0 on for each "
-                f"of the {len(self.contexts)} stored contexts, and at least one above 0"
+                f"options['context_weights'] is {given.shape}; give one finite number from 0 on "
+                f"for each of the {len(self.contexts)} stored contexts, and at least one above 0"
             )
         self.probabilities = given / given.sum()
 

@@ -179,12 +179,19 @@ CURRICULUM = {"class_path": "policy.curriculum.Curriculum", "init_args": {"memor
 
 
 def test_a_resumed_curriculum_goes_on_as_it_would_have(folders, tmp_path):
-    fit(config(folders, tmp_path / "whole", curriculum=CURRICULUM))
-    fit(config(folders, tmp_path / "parts", iterations=2, curriculum=CURRICULUM))
-    fit(config(folders, tmp_path / "parts", curriculum=CURRICULUM), "--ckpt_path", "last")
+    reward = "--model.init_args.environment.init_args.reward"
+    some_succeed = [reward, "worldmodel.rewards.LearnedSuccess"]
+    some_succeed += [f"{reward}.threshold", "0.9", f"{reward}.unanimous", "false"]
+    fit(config(folders, tmp_path / "whole", curriculum=CURRICULUM), *some_succeed)
+    fit(config(folders, tmp_path / "parts", iterations=2, curriculum=CURRICULUM), *some_succeed)
+    resumed = [*some_succeed, "--ckpt_path", "last"]
+    fit(config(folders, tmp_path / "parts", curriculum=CURRICULUM), *resumed)
     whole, parts = (actor_weights(tmp_path / run / "policy") for run in ("whole", "parts"))
     assert same(whole, parts)
-    assert rows(tmp_path / "whole")[-1]["success_left"]
+    last = [rows(tmp_path / run)[-1] for run in ("whole", "parts")]
+    known = [name for name in last[0] if name.startswith("success_")]
+    assert any(0 < float(last[0][name]) < 1 for name in known), "there is something to remember"
+    assert [last[1][name] for name in known] == [last[0][name] for name in known]
 
 
 def test_a_curriculum_chooses_where_episodes_begin(folders):

@@ -79,7 +79,9 @@ def test_some_contexts_begin_more_episodes_than_others():
     assert envs.context_tasks == TASKS
 
 
-@pytest.mark.parametrize("weights", [[1, 1], [0] * 5, [1, 1, -1, 1, 1], [1, 1, 1, 1, np.nan]])
+@pytest.mark.parametrize(
+    "weights", [[1, 1], [0] * 5, [1, 1, -1, 1, 1], [1, 1, 1, 1, np.nan], [1, 1, 1, 1, np.inf]]
+)
 def test_refuses_weights_that_do_not_fit(weights):
     with pytest.raises(ValueError, match="each of the 5 stored contexts"):
         imagined(2).reset(seed=0, options={"context_weights": weights})

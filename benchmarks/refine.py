@@ -42,7 +42,6 @@ from refine_layout import (
     COMPARED,
     COMPARED_SNAPSHOTS,
     DEMONSTRATIONS,
-    SAMPLER_STEPS,
     SIMULATOR,
     SIZES,
     TIMES,
@@ -243,7 +242,7 @@ def refine(run: Run) -> None:
         "contexts": [str(run.data(name)) for name in ("mix", "rollouts")],
         "horizon": run.recipe["length"],
         "num_envs": run.size.num_envs,
-        "steps": SAMPLER_STEPS,
+        "steps": run.size.sampler_steps,
         "device": run.size.device,
     }
     work = []
@@ -292,6 +291,8 @@ def ppo(
             "ppo": {"uncertainty_penalty": UNCERTAINTY_PENALTY} | changes,
             "seed": seed,
         }
+        if run.size.curriculum and name != SIMULATOR:  # which has no stored start states
+            model["curriculum"] = {"class_path": "policy.curriculum.Curriculum"}
         trainer = {"max_steps": iterations, "callbacks": callbacks}
         fit(folder / name, ["configs/refine.yaml"], model, {}, trainer, seed)
 
@@ -364,7 +365,9 @@ def clone(run: Run, folder: Path, demonstrations: int, seed: int) -> None:
         datasets = [source | expert | {"episodes": demonstrations}, held_out | expert]
         data = {"datasets": datasets, "autoencoder": str(run.autoencoder), "seed": seed}
         trainer = training(run.size.cloning)
-        fit(folder, ["configs/behaviour_cloning.yaml"], {"seed": seed}, data, trainer, seed)
+        actor = {"init_args": {"correlation": run.size.correlation}}
+        model = {"seed": seed, "actor": actor}
+        fit(folder, ["configs/behaviour_cloning.yaml"], model, data, trainer, seed)
 
 
 def evaluation(run: Run) -> Path:

@@ -1,7 +1,7 @@
 """How large `refine.py` is in each size, and where in its folder everything lies."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,6 @@ COMPARED, COMPARED_SNAPSHOTS = "comparison.json", "comparison_of_snapshots.json"
 
 DEMONSTRATIONS = (2, 1)
 """Of each task, which policies are cloned from: a mediocre start, and a harder one."""
-SAMPLER_STEPS = 2
-"""Of the imagined environments. One step imagines the mean of what may happen, and may flatter."""
 CLONES_WEIGHT, NEWEST_WEIGHT, OLDER_WEIGHT = 0.4, 0.35, 0.25
 """Shares of every batch: of the clones' rollouts in the first round, then of the newest ones and of
 all older ones together."""
@@ -46,6 +44,10 @@ class Size:
         curve_episodes: of every snapshot of a refinement, in all.
         share: of the recording's episodes that is recorded.
         num_envs: imagined episodes side by side in a refinement.
+        sampler_steps: of the imagined environments. One imagines the mean of what may happen, and
+            may flatter.
+        correlation: of the clones' chances within a chunk of actions.
+        curriculum: whether refinements practise most what fails most.
         device: of the imagined environments.
         rounds: how often the policies are refined, each time in a model that knows more of them.
     """
@@ -67,26 +69,40 @@ class Size:
     curve_episodes: int = 60
     share: float = 0.6
     num_envs: int = 128
+    sampler_steps: int = 2
+    correlation: float = 0.0
+    curriculum: bool = False
     device: str = "cpu"
     rounds: int = 3
 
 
+CPU = Size(  # an hour on two cores without bfloat16 instructions
+    autoencoder=700,
+    world_model=1200,
+    further=800,
+    heads=40,
+    cloning=100,
+    starts=(),
+    rollouts=8,
+    further_rollouts=8,
+    episodes=34,
+    gate_episodes=45,
+    curve_episodes=18,
+    share=0.5,
+    refinement=24,
+    rounds=1,
+)
+
 SIZES = {
-    "cpu": Size(  # an hour on two cores without bfloat16 instructions
-        autoencoder=700,
-        world_model=1200,
-        further=800,
-        heads=40,
-        cloning=100,
-        starts=(),
-        rollouts=8,
-        further_rollouts=8,
-        episodes=34,
-        gate_episodes=45,
-        curve_episodes=18,
-        share=0.5,
-        refinement=24,
-        rounds=1,
+    "cpu": CPU,
+    "cpu_exploring": replace(  # RL that explores more, and so finds the more that is wrong
+        CPU,
+        further=1000,
+        further_rollouts=12,
+        sampler_steps=1,
+        correlation=0.8,
+        curriculum=True,
+        rounds=2,
     ),
     "cpu_long": Size(),
     "gpu": Size(
@@ -256,6 +272,6 @@ class Run:
         real, imagined = (environment["init_args"] for environment in chosen.values())
         real |= {"env": self.recipe["env"], "autoencoder": str(self.autoencoder)}
         imagined |= {"checkpoint": str(self.world_model), "device": self.size.device}
-        imagined["steps"] = SAMPLER_STEPS
+        imagined["steps"] = self.size.sampler_steps
         real["horizon"] = imagined["horizon"] = self.recipe["length"]
         return chosen

@@ -96,7 +96,7 @@ class BehaviourCloning(L.LightningModule):
 
         Raises:
             DatasetError: data without actions, clips of a single frame, an observation that the
-                data do not have, or an actor that cannot be cloned.
+                data do not have, an actor that cannot be cloned, or arguments that it refuses.
         """
         if self.actor is not None:
             return
@@ -115,7 +115,10 @@ class BehaviourCloning(L.LightningModule):
             )
         self.shapes = clip_shapes(data, self.observations)
         torch.manual_seed(self.seed)
-        actor = self.make_actor(self.shapes, data.action_dim, data.clip_frames - 1)
+        try:
+            actor = self.make_actor(self.shapes, data.action_dim, data.clip_frames - 1)
+        except ValueError as error:
+            raise DatasetError(f"model.actor: {error}") from error
         if not isinstance(actor, Cloneable):
             raise DatasetError(
                 f"a {type(actor).__name__} cannot be cloned: it has no cloning_error. Choose "

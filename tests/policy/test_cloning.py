@@ -159,6 +159,13 @@ def test_only_what_is_known_and_sure_counts():
     assert weighted_mean(values, torch.zeros(2, 2)).item() == 0
 
 
+def test_arguments_that_the_actor_refuses_are_named(config, capsys):
+    correlated = "--model.actor.init_args.correlation", "1.5"
+    said = refused(config, capsys, *correlated)
+    assert "model.actor: correlation=1.5 must lie in [0, 1)" in said
+    assert "Traceback" not in said
+
+
 def test_data_that_cannot_be_cloned_are_explained(config, capsys):
     assert "nothing to clone" in refused(changed(config, {"action_free": True}), capsys)
     assert "Set clip_frames to k + 1" in refused(changed(config, {}, clip_frames=1), capsys)

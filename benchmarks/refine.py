@@ -211,7 +211,10 @@ def train_heads(run: Run) -> None:
         place = {"world_model": str(run.world_model)}
         data = str(run.data("mix"))
         report = callback("worldmodel.heads_report.HeadsReport", **place, data=data)
-        model = place | {"sizes": {"maps": HEAD_MAPS}}
+        model = place | {
+            "sizes": {"maps": HEAD_MAPS},
+            "optimization": {"success_updates": run.size.success_updates},
+        }
         fit(
             run.out / run.of_round("heads"),
             ["configs/reward.yaml"],

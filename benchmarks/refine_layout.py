@@ -32,6 +32,7 @@ class Size:
         recording: configuration of the recording, which names the tasks.
         overlays: further configurations of the world model.
         autoencoder, world_model, heads, cloning, refinement: steps of each training.
+        success_updates: of the success classifier behind the heads.
         further: of the world model in a further round, where it goes on from the last one's.
         starts: demonstrations of further clones whose rollouts the world model sees, beside those
             of the ones that are refined.
@@ -58,6 +59,7 @@ class Size:
     world_model: int = 4200
     further: int = 4000
     heads: int = 80
+    success_updates: int = 500
     cloning: int = 600
     refinement: int = 10
     starts: tuple[int, ...] = DEMONSTRATIONS
@@ -120,6 +122,7 @@ SIZES = {
         world_model=30,
         further=10,
         heads=4,
+        success_updates=4,
         cloning=30,
         refinement=2,
         rollouts=1,

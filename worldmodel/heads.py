@@ -1,8 +1,9 @@
 """Heads of the frozen world model: what they read off its features, frame by frame of a block.
 
 Reward, success, robot state and the model's own error, each by an ensemble of small networks that
-pool the block's tokens by attention. They look at no pixels and add a few percent to the model's
-own work. Their losses are in `heads_objective.py`, their training in `heads_training.py`.
+pool the block's tokens by attention. Success they see better in the imagined frame itself
+(`SuccessClassifier`). They look at no pixels and add little to the model's own work. Their losses
+are in `heads_objective.py`, their training in `heads_training.py`.
 """
 
 import math
@@ -12,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from worldmodel.frame_pictures import FramePictures
+from worldmodel.success_classifier import SuccessClassifier
 
 Grid = tuple[int, int, int]
 """Views, rows and columns of a block's video tokens."""
@@ -84,9 +86,11 @@ class FrameHeads(ModelMixin, ConfigMixin):
         hidden: hidden units of a member.
         maps: feature maps of `FramePictures`; 0: the pooling alone.
         patch: rows and columns of the latents' places in a token, for these.
+        latent_channels: of a frame, for the `SuccessClassifier`.
+        success_channels: of its feature maps; 0: success is read off the features like the rest.
 
     Raises:
-        ValueError: channels that the pools do not divide.
+        ValueError: channels that the pools do not divide, or success channels without latent ones.
     """
 
     @register_to_config
@@ -107,10 +111,14 @@ class FrameHeads(ModelMixin, ConfigMixin):
         hidden: int = 64,
         maps: int = 0,
         patch: int = 2,
+        latent_channels: int = 0,
+        success_channels: int = 0,
     ):
         super().__init__()
         if channels % pools:
             raise ValueError(f"channels={channels} is not a multiple of pools={pools}")
+        if success_channels and not latent_channels:
+            raise ValueError(f"success_channels={success_channels} need latent_channels to look at")
         self.frames = frames
         self.state_dim = state_dim
         self.pools = pools
@@ -131,24 +139,55 @@ class FrameHeads(ModelMixin, ConfigMixin):
         self.look = None
         if maps:
             self.look = FramePictures(width, frames, patch, views, maps, members * hidden)
+        self.see_success = None
+        if success_channels:
+            self.see_success = SuccessClassifier(latent_channels, views, success_channels, members)
         nn.init.normal_(self.embed_view.weight, std=0.02)
 
-    def forward(self, features: Float[Tensor, "batch tokens width"], grid: Grid) -> FrameOutputs:
-        """Judge every frame of a block.
+    def forward(
+        self,
+        features: Float[Tensor, "batch tokens width"],
+        grid: Grid,
+        frames: Float[Tensor, "batch chunk views channels h w"] | None = None,
+        place: Int64[Tensor, "batch chunk"] | None = None,
+    ) -> FrameOutputs:
+        """Judge frames of a block.
 
         Args:
             features: the block's tokens (`Prediction.features`): video by view, row and column,
                 then one for each action. They may be of lower precision than the heads, which a CPU
                 runs fastest in float32.
             grid: views, rows and columns of the video tokens.
+            frames: the imagined frames, which a `SuccessClassifier` looks at.
+            place: their places in the block; None: they are all of it.
 
         Raises:
-            ValueError: a grid that does not fit the tokens.
+            ValueError: a grid that does not fit the tokens, or a classifier that is shown nothing.
         """
-        return self.summarize(self.judge(features, grid))
+        return self.summarize(self.judge(features, grid, frames, place))
 
-    def judge(self, features: Float[Tensor, "batch tokens width"], grid: Grid) -> MemberOutputs:
+    def judge(
+        self,
+        features: Float[Tensor, "batch tokens width"],
+        grid: Grid,
+        frames: Float[Tensor, "batch chunk views channels h w"] | None = None,
+        place: Int64[Tensor, "batch chunk"] | None = None,
+    ) -> MemberOutputs:
         """What each member says; as `forward`, which puts them together."""
+        judged = self.judge_block(features, grid)
+        if place is not None:
+            row = torch.arange(len(place), device=place.device)[:, None]
+            judged = MemberOutputs(*(value[:, row, place] for value in judged))
+        if self.see_success is None:
+            return judged
+        if frames is None:
+            raise ValueError("these heads see success in the frames: pass `frames`")
+        return judged._replace(success_logit=self.see_success(frames))
+
+    def judge_block(
+        self, features: Float[Tensor, "batch tokens width"], grid: Grid
+    ) -> MemberOutputs:
+        """What each member reads off the features, of all frames of the block."""
         views, rows, columns = grid
         video = views * rows * columns
         if features.shape[1] != video + self.frames:

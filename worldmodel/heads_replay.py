@@ -109,9 +109,7 @@ def replay(
     for begin in range(0, horizon, state.chunk):
         part = slice(begin, begin + state.chunk)
         step = advance(network, state, actions[:, part], mask[:, part], steps)
-        members = heads.judge(step.features, grid)
-        row = torch.arange(episodes, device=latents.device)[:, None]
-        judged.append(MemberOutputs(*(value[:, row, step.place] for value in members)))
+        judged.append(heads.judge(step.features, grid, step.frames, step.place))
         frames.append(step.frames)
         foretold.append(step.robot)
         state = step.state

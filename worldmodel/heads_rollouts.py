@@ -32,12 +32,17 @@ class HeadsRollouts:
             stepped one action at a time.
         sampler_steps: numbers of sampler steps; every batch draws one of them.
         sampler_shares: their probabilities.
+        true_frames: share of the frames that the success classifier is shown as recorded.
+        frame_noise: standard deviation of the noise on the frames that it is shown, times another
+            normal number for each frame.
     """
 
     true_anchor: float = 0.2
     prefix: float = 0.5
     sampler_steps: list[int] = field(default_factory=lambda: [1, 2, 4, 8])
     sampler_shares: list[float] = field(default_factory=lambda: [0.84, 0.1, 0.04, 0.02])
+    true_frames: float = 0.2
+    frame_noise: float = 0.15
 
     def __post_init__(self):
         """Check the numbers.
@@ -51,11 +56,15 @@ class HeadsRollouts:
                 f"sampler_shares {shares} must be one for each of the sampler_steps "
                 f"{self.sampler_steps} and sum to 1"
             )
-        if not (0 <= self.true_anchor <= 1 and 0 <= self.prefix <= 1 and min(shares) >= 0):
+        given = self.true_anchor, self.prefix, self.true_frames
+        if not (all(0 <= share <= 1 for share in given) and min(shares) >= 0):
             raise ValueError(
-                f"true_anchor={self.true_anchor}, prefix={self.prefix} and sampler_shares {shares} "
-                "are shares, from 0 to 1"
+                f"true_anchor={self.true_anchor}, prefix={self.prefix}, "
+                f"true_frames={self.true_frames} and sampler_shares {shares} are shares, "
+                "from 0 to 1"
             )
+        if self.frame_noise < 0:
+            raise ValueError(f"frame_noise={self.frame_noise} must not be negative")
 
     def draw_steps(self, draws: RowDraws) -> int:
         """One of the numbers of sampler steps."""
@@ -69,11 +78,13 @@ class ImaginedBlocks(NamedTuple):
 
     Attributes:
         features: as in `ImaginedBlock`.
+        frames: what it imagined.
         error: root-mean-square difference of each imagined frame's latents from the true ones.
         known: frames whose actions, and all those before, the model had been given.
     """
 
     features: Float[Tensor, "batch blocks tokens width"]
+    frames: Float[Tensor, "batch blocks frames views channels h w"]
     error: Float[Tensor, "batch blocks frames"]
     known: Bool[Tensor, "batch blocks frames"]
 
@@ -96,7 +107,7 @@ def imagine_clips(
     given = _draw_given(settings.prefix, count, size, draws)
     state = start(network, blocks.anchor[:, 0], draw_seeds(draws.generator, len(blocks.anchor)))
     state = replace(state, robot=blocks.robot[:, 0])
-    features, errors = [], []
+    features, imagined, errors = [], [], []
     for index in range(count):
         restart = restarts[:, index].view(-1, *(1,) * (state.anchor.ndim - 1))
         anchor = torch.where(restart, blocks.anchor[:, index], state.anchor)
@@ -127,10 +138,16 @@ def imagine_clips(
         difference = frames.float() - blocks.latents[:, index]
         errors.append(difference.square().mean((2, 3, 4, 5)).sqrt())
         features.append(seen)
+        imagined.append(frames)
         state = step.state
     told = torch.arange(size, device=given.device) < given[..., None]
     unbroken = blocks.action_mask.flatten(1).cumprod(1).bool().view(told.shape)
-    return ImaginedBlocks(torch.stack(features, 1), torch.stack(errors, 1), told & unbroken)
+    return ImaginedBlocks(
+        features=torch.stack(features, 1),
+        frames=torch.stack(imagined, 1),
+        error=torch.stack(errors, 1),
+        known=told & unbroken,
+    )
 
 
 def _draw_given(share: float, count: int, size: int, draws: RowDraws) -> Tensor:

@@ -7,6 +7,7 @@ more than judging, so every batch of clips is imagined once and then looked at s
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -22,7 +23,8 @@ from video.statistics import renormalized
 from video.step_seeds import seed_of_step
 from worldmodel.blocks import cut
 from worldmodel.draws import RowDraws, step_generator
-from worldmodel.heads import FrameHeads, Grid
+from worldmodel.heads import FrameHeads
+from worldmodel.heads_batch import FrameMemory, HeadsBatch
 from worldmodel.heads_objective import (
     FrameLabels,
     HeadsLosses,
@@ -32,6 +34,7 @@ from worldmodel.heads_objective import (
 )
 from worldmodel.heads_rollouts import HeadsRollouts, imagine_clips
 from worldmodel.schedule import learning_rate_factor
+from worldmodel.success_learning import learn_success
 from worldmodel.success_threshold import fit_threshold
 from worldmodel.uwm import ANCHOR_FRAMES
 from worldmodel.world_model import WorldModel, require_world_model
@@ -51,6 +54,7 @@ class HeadSizes:
     pools: int = 4
     hidden: int = 64
     maps: int = 0
+    success_channels: int = 32
 
 
 @dataclass
@@ -63,6 +67,7 @@ class HeadsOptimization:
         warmup_steps: batches of linear warm-up.
         updates: optimiser steps a batch of clips.
         blocks: blocks in such a step.
+        success_updates: of the success classifier, when all is imagined.
     """
 
     learning_rate: float = 2e-3
@@ -70,6 +75,7 @@ class HeadsOptimization:
     warmup_steps: int = 4
     updates: int = 12
     blocks: int = 256
+    success_updates: int = 500
 
 
 class HeadsTraining(L.LightningModule):
@@ -109,6 +115,7 @@ class HeadsTraining(L.LightningModule):
         self.automatic_optimization = False
         self.world_model: WorldModel | None = None
         self.heads: FrameHeads | None = None
+        self.memory = FrameMemory()
 
     @property
     def data(self) -> ClipDataModule:
@@ -152,11 +159,12 @@ class HeadsTraining(L.LightningModule):
                 state_dim=self.data.state_dim if has["state"] else 0,
                 views=network.views,
                 patch=network.patch,
+                latent_channels=network.config["latent_channels"],
                 has_reward=has["reward"],
                 has_success=has["success"],
                 reward_mean=mean,
                 reward_std=std,
-                **asdict(self.sizes),
+                **asdict(self.sizes) | ({} if has["success"] else {"success_channels": 0}),
             )
 
     def on_fit_start(self) -> None:
@@ -169,7 +177,9 @@ class HeadsTraining(L.LightningModule):
         assert self.heads is not None
         torch.manual_seed(seed_of_step(self.trainer, self.seed, batch_idx))  # dropout
         generator = step_generator(self.seed, self.trainer.global_step)
-        features, labels, weights, grid = self._imagine(batch, generator)
+        imagined = self._imagine(batch, generator)
+        if self.heads.see_success is not None:
+            self.memory.add(imagined)
         optimizer, raw = self.optimizers(), self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, LightningOptimizer)
         assert isinstance(raw, torch.optim.Optimizer)
@@ -181,13 +191,13 @@ class HeadsTraining(L.LightningModule):
         )
         for group in raw.param_groups:
             group["lr"] = self.optimization.learning_rate * factor
-        size = min(self.optimization.blocks, len(features))
+        size = min(self.optimization.blocks, len(imagined.features))
         order = torch.empty(0, dtype=torch.long)
         for update in range(self.optimization.updates):
             if len(order) < size:
-                order = torch.randperm(len(features), generator=generator)
+                order = torch.randperm(len(imagined.features), generator=generator)
             rows, order = order[:size].to(self.device), order[size:]
-            losses = self._losses(features[rows], labels.take(rows), weights[:, rows], grid)
+            losses = self._losses(imagined.take(rows))
             raw.zero_grad()
             self.manual_backward(losses.total(self.objective))
             last = update == self.optimization.updates - 1
@@ -198,10 +208,18 @@ class HeadsTraining(L.LightningModule):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the losses on held-out clips, imagined in the same way."""
         generator = step_generator(self.seed, batch_idx)
-        features, labels, weights, grid = self._imagine(batch, generator)
-        losses = self._losses(features, labels, torch.ones_like(weights), grid)
+        imagined = self._imagine(batch, generator)
+        losses = self._losses(imagined._replace(weights=torch.ones_like(imagined.weights)))
         self.log("val_loss", losses.total(self.objective), prog_bar=True)
         self.log_dict({f"val_{name}_loss": value for name, value in losses._asdict().items()})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the memory, so that a resumed run goes on as it would have."""
+        checkpoint["frame_memory"] = self.memory.kept
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The inverse."""
+        self.memory.kept = checkpoint["frame_memory"]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; its learning rate is set batch by batch."""
@@ -220,6 +238,15 @@ class HeadsTraining(L.LightningModule):
         assert self.world_model is not None
         assert self.heads is not None
         self.world_model.heads = self.heads
+        if self.heads.see_success is not None:
+            learn_success(
+                self.heads.see_success,
+                self.memory,
+                self.rollouts,
+                self.objective.success_weight,
+                self.optimization.success_updates,
+                self.seed,
+            )
         self.world_model.save_heads(self.folder)  # before anything that may fail
         if self.heads.config["has_success"]:
             self._fit_threshold(self.world_model, self.heads)
@@ -240,10 +267,8 @@ class HeadsTraining(L.LightningModule):
         else:
             heads.register_to_config(success_threshold=threshold)
 
-    def _imagine(
-        self, batch: dict[str, Tensor], generator: torch.Generator
-    ) -> tuple[Tensor, FrameLabels, Tensor, Grid]:
-        """Features `(R, tokens, width)`, labels and weights of the blocks of labelled clips."""
+    def _imagine(self, batch: dict[str, Tensor], generator: torch.Generator) -> HeadsBatch:
+        """The blocks of labelled clips, imagined."""
         assert self.world_model is not None
         assert self.heads is not None
         labelled = batch["reward_mask"].any(1) | batch["success_mask"].any(1)
@@ -280,16 +305,20 @@ class HeadsTraining(L.LightningModule):
         weights = bootstrap_weights(batch["episode"], self.sizes.members, self.seed)
         weights = weights.repeat_interleave(blocks.latents.shape[1], dim=1)
         views, _, height, width = batch["latents"].shape[2:]
-        grid = (views, height // network.patch, width // network.patch)
-        return imagined.features.flatten(0, 1).float(), labels, weights, grid
+        return HeadsBatch(
+            features=imagined.features.flatten(0, 1).float(),
+            imagined=imagined.frames.flatten(0, 1).float(),
+            recorded=blocks.latents.flatten(0, 1).float(),
+            labels=labels,
+            weights=weights,
+            grid=(views, height // network.patch, width // network.patch),
+        )
 
-    def _losses(
-        self, features: Tensor, labels: FrameLabels, weights: Tensor, grid: Grid
-    ) -> HeadsLosses:
+    def _losses(self, batch: HeadsBatch) -> HeadsLosses:
         assert self.heads is not None
         with torch.autocast(self.device.type, enabled=False):
-            predicted = self.heads.judge(features, grid)
-            return heads_losses(predicted, labels, weights, self.objective)
+            predicted = self.heads.judge_block(batch.features, batch.grid)
+            return heads_losses(predicted, batch.labels, batch.weights, self.objective)
 
 
 def _check_fit(model: WorldModel, data: ClipDataModule) -> None:

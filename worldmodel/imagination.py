@@ -191,9 +191,8 @@ class Imagination:
         assert self.heads is not None
         views, _, height, width = frames.shape[2:]
         grid = (views, height // self.network.patch, width // self.network.patch)
-        outputs = self.heads(features, grid)
-        row = torch.arange(len(place), device=place.device)[:, None]
-        return FrameOutputs(*(value.float()[row, place] for value in outputs))
+        outputs = self.heads(features, grid, frames, place)
+        return FrameOutputs(*(value.float() for value in outputs))
 
 
 def _in_precision(network: UWM, dtype: torch.dtype) -> UWM:

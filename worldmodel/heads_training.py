@@ -54,7 +54,7 @@ class HeadSizes:
     pools: int = 4
     hidden: int = 64
     maps: int = 0
-    success_channels: int = 32
+    success_channels: int = 0
 
 
 @dataclass

@@ -211,10 +211,8 @@ def train_heads(run: Run) -> None:
         place = {"world_model": str(run.world_model)}
         data = str(run.data("mix"))
         report = callback("worldmodel.heads_report.HeadsReport", **place, data=data)
-        model = place | {
-            "sizes": {"maps": HEAD_MAPS},
-            "optimization": {"success_updates": run.size.success_updates},
-        }
+        sizes = {"maps": HEAD_MAPS, "success_channels": run.size.success_channels}
+        model = place | {"sizes": sizes}
         fit(
             run.out / run.of_round("heads"),
             ["configs/reward.yaml"],

@@ -32,7 +32,7 @@ class Size:
         recording: configuration of the recording, which names the tasks.
         overlays: further configurations of the world model.
         autoencoder, world_model, heads, cloning, refinement: steps of each training.
-        success_updates: of the success classifier behind the heads.
+        success_channels: of the classifier that looks at the imagined frames for success; 0: none.
         further: of the world model in a further round, where it goes on from the last one's.
         starts: demonstrations of further clones whose rollouts the world model sees, beside those
             of the ones that are refined.
@@ -59,7 +59,7 @@ class Size:
     world_model: int = 4200
     further: int = 4000
     heads: int = 80
-    success_updates: int = 500
+    success_channels: int = 0
     cloning: int = 600
     refinement: int = 10
     starts: tuple[int, ...] = DEMONSTRATIONS
@@ -106,6 +106,7 @@ SIZES = {
         curriculum=True,
         rounds=2,
     ),
+    "cpu_judge": replace(CPU, success_channels=32),  # success is seen in the imagined frames
     "cpu_long": Size(),
     "gpu": Size(
         recording="configs/record_world4rl.yaml",
@@ -122,7 +123,6 @@ SIZES = {
         world_model=30,
         further=10,
         heads=4,
-        success_updates=4,
         cloning=30,
         refinement=2,
         rollouts=1,

@@ -1,7 +1,7 @@
 """Heads of the frozen world model: what they read off its features, frame by frame of a block.
 
 Reward, success, robot state and the model's own error, each by an ensemble of small networks that
-pool the block's tokens by attention. Success they see better in the imagined frame itself
+pool the block's tokens by attention; success can be judged by a look at the imagined frames instead
 (`SuccessClassifier`). They look at no pixels and add little to the model's own work. Their losses
 are in `heads_objective.py`, their training in `heads_training.py`.
 """

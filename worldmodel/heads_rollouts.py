@@ -32,17 +32,12 @@ class HeadsRollouts:
             stepped one action at a time.
         sampler_steps: numbers of sampler steps; every batch draws one of them.
         sampler_shares: their probabilities.
-        true_frames: share of the frames that the success classifier is shown as recorded.
-        frame_noise: standard deviation of the noise on the frames that it is shown, times another
-            normal number for each frame.
     """
 
     true_anchor: float = 0.2
     prefix: float = 0.5
     sampler_steps: list[int] = field(default_factory=lambda: [1, 2, 4, 8])
     sampler_shares: list[float] = field(default_factory=lambda: [0.84, 0.1, 0.04, 0.02])
-    true_frames: float = 0.2
-    frame_noise: float = 0.15
 
     def __post_init__(self):
         """Check the numbers.
@@ -56,15 +51,11 @@ class HeadsRollouts:
                 f"sampler_shares {shares} must be one for each of the sampler_steps "
                 f"{self.sampler_steps} and sum to 1"
             )
-        given = self.true_anchor, self.prefix, self.true_frames
-        if not (all(0 <= share <= 1 for share in given) and min(shares) >= 0):
+        if not (0 <= self.true_anchor <= 1 and 0 <= self.prefix <= 1 and min(shares) >= 0):
             raise ValueError(
-                f"true_anchor={self.true_anchor}, prefix={self.prefix}, "
-                f"true_frames={self.true_frames} and sampler_shares {shares} are shares, "
-                "from 0 to 1"
+                f"true_anchor={self.true_anchor}, prefix={self.prefix} and sampler_shares {shares} "
+                "are shares, from 0 to 1"
             )
-        if self.frame_noise < 0:
-            raise ValueError(f"frame_noise={self.frame_noise} must not be negative")
 
     def draw_steps(self, draws: RowDraws) -> int:
         """One of the numbers of sampler steps."""

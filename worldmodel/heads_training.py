@@ -7,12 +7,13 @@ more than judging, so every batch of clips is imagined once and then looked at s
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
 import torch
 from einops import rearrange
+from jaxtyping import Float
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
@@ -23,8 +24,7 @@ from video.statistics import renormalized
 from video.step_seeds import seed_of_step
 from worldmodel.blocks import cut
 from worldmodel.draws import RowDraws, step_generator
-from worldmodel.heads import FrameHeads
-from worldmodel.heads_batch import FrameMemory, HeadsBatch
+from worldmodel.heads import FrameHeads, Grid
 from worldmodel.heads_objective import (
     FrameLabels,
     HeadsLosses,
@@ -34,7 +34,7 @@ from worldmodel.heads_objective import (
 )
 from worldmodel.heads_rollouts import HeadsRollouts, imagine_clips
 from worldmodel.schedule import learning_rate_factor
-from worldmodel.success_learning import learn_success
+from worldmodel.success_learning import FrameMemory, Frames, SuccessLearning, learn_success
 from worldmodel.success_threshold import fit_threshold
 from worldmodel.uwm import ANCHOR_FRAMES
 from worldmodel.world_model import WorldModel, require_world_model
@@ -67,7 +67,6 @@ class HeadsOptimization:
         warmup_steps: batches of linear warm-up.
         updates: optimiser steps a batch of clips.
         blocks: blocks in such a step.
-        success_updates: of the success classifier, when all is imagined.
     """
 
     learning_rate: float = 2e-3
@@ -75,7 +74,6 @@ class HeadsOptimization:
     warmup_steps: int = 4
     updates: int = 12
     blocks: int = 256
-    success_updates: int = 500
 
 
 class HeadsTraining(L.LightningModule):
@@ -90,6 +88,8 @@ class HeadsTraining(L.LightningModule):
         objective: the loss.
         rollouts: how the recorded actions are replayed.
         optimization: optimiser and schedule.
+        success: how the classifier learns that looks at frames, if `sizes.success_channels` make
+            one; the success loss that is logged is that of the other heads, as without it.
         seed: of all noise, and of the members' samples.
 
     Raises:
@@ -103,6 +103,7 @@ class HeadsTraining(L.LightningModule):
         objective: HeadsObjective = HeadsObjective(),  # noqa: B008
         rollouts: HeadsRollouts = HeadsRollouts(),  # noqa: B008
         optimization: HeadsOptimization = HeadsOptimization(),  # noqa: B008
+        success: SuccessLearning = SuccessLearning(),  # noqa: B008
         seed: int = 0,
     ):
         super().__init__()
@@ -111,6 +112,7 @@ class HeadsTraining(L.LightningModule):
         self.objective = objective
         self.rollouts = rollouts
         self.optimization = optimization
+        self.success = success
         self.seed = seed
         self.automatic_optimization = False
         self.world_model: WorldModel | None = None
@@ -179,7 +181,7 @@ class HeadsTraining(L.LightningModule):
         generator = step_generator(self.seed, self.trainer.global_step)
         imagined = self._imagine(batch, generator)
         if self.heads.see_success is not None:
-            self.memory.add(imagined)
+            self.memory.add(imagined.frames)
         optimizer, raw = self.optimizers(), self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, LightningOptimizer)
         assert isinstance(raw, torch.optim.Optimizer)
@@ -197,7 +199,12 @@ class HeadsTraining(L.LightningModule):
             if len(order) < size:
                 order = torch.randperm(len(imagined.features), generator=generator)
             rows, order = order[:size].to(self.device), order[size:]
-            losses = self._losses(imagined.take(rows))
+            losses = self._losses(
+                imagined.features[rows],
+                imagined.labels.take(rows),
+                imagined.weights[:, rows],
+                imagined.grid,
+            )
             raw.zero_grad()
             self.manual_backward(losses.total(self.objective))
             last = update == self.optimization.updates - 1
@@ -209,17 +216,23 @@ class HeadsTraining(L.LightningModule):
         """Log the losses on held-out clips, imagined in the same way."""
         generator = step_generator(self.seed, batch_idx)
         imagined = self._imagine(batch, generator)
-        losses = self._losses(imagined._replace(weights=torch.ones_like(imagined.weights)))
+        losses = self._losses(
+            imagined.features,
+            imagined.labels,
+            torch.ones_like(imagined.weights),
+            imagined.grid,
+        )
         self.log("val_loss", losses.total(self.objective), prog_bar=True)
         self.log_dict({f"val_{name}_loss": value for name, value in losses._asdict().items()})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the memory, so that a resumed run goes on as it would have."""
-        checkpoint["frame_memory"] = self.memory.kept
+        checkpoint["frame_memory"] = None if self.memory.kept is None else tuple(self.memory.kept)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The inverse."""
-        self.memory.kept = checkpoint["frame_memory"]
+        kept = checkpoint.get("frame_memory")  # older ones have none
+        self.memory.kept = None if kept is None else Frames(*kept)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; its learning rate is set batch by batch."""
@@ -242,9 +255,7 @@ class HeadsTraining(L.LightningModule):
             learn_success(
                 self.heads.see_success,
                 self.memory,
-                self.rollouts,
-                self.objective.success_weight,
-                self.optimization.success_updates,
+                self.success,
                 self.seed,
             )
         self.world_model.save_heads(self.folder)  # before anything that may fail
@@ -267,7 +278,7 @@ class HeadsTraining(L.LightningModule):
         else:
             heads.register_to_config(success_threshold=threshold)
 
-    def _imagine(self, batch: dict[str, Tensor], generator: torch.Generator) -> HeadsBatch:
+    def _imagine(self, batch: dict[str, Tensor], generator: torch.Generator) -> "Imagined":
         """The blocks of labelled clips, imagined."""
         assert self.world_model is not None
         assert self.heads is not None
@@ -305,20 +316,44 @@ class HeadsTraining(L.LightningModule):
         weights = bootstrap_weights(batch["episode"], self.sizes.members, self.seed)
         weights = weights.repeat_interleave(blocks.latents.shape[1], dim=1)
         views, _, height, width = batch["latents"].shape[2:]
-        return HeadsBatch(
+        return Imagined(
             features=imagined.features.flatten(0, 1).float(),
-            imagined=imagined.frames.flatten(0, 1).float(),
-            recorded=blocks.latents.flatten(0, 1).float(),
+            frames=Frames(
+                imagined=imagined.frames.flatten(0, 1),
+                recorded=blocks.latents.flatten(0, 1),
+                success=labels.success,
+                mask=labels.success_mask,
+            ),
             labels=labels,
             weights=weights,
             grid=(views, height // network.patch, width // network.patch),
         )
 
-    def _losses(self, batch: HeadsBatch) -> HeadsLosses:
+    def _losses(
+        self, features: Tensor, labels: FrameLabels, weights: Tensor, grid: Grid
+    ) -> HeadsLosses:
         assert self.heads is not None
         with torch.autocast(self.device.type, enabled=False):
-            predicted = self.heads.judge_block(batch.features, batch.grid)
-            return heads_losses(predicted, batch.labels, batch.weights, self.objective)
+            predicted = self.heads.judge_block(features, grid)
+            return heads_losses(predicted, labels, weights, self.objective)
+
+
+class Imagined(NamedTuple):
+    """R blocks that the world model imagined.
+
+    Attributes:
+        features: of each block's tokens.
+        frames: what it imagined, and what was recorded.
+        labels: of its frames.
+        weights: what it counts for each member.
+        grid: views, rows and columns of the video tokens.
+    """
+
+    features: Float[Tensor, "rows tokens width"]
+    frames: Frames
+    labels: FrameLabels
+    weights: Float[Tensor, "members rows"]
+    grid: Grid
 
 
 def _check_fit(model: WorldModel, data: ClipDataModule) -> None:

@@ -69,7 +69,8 @@ def config(tiny_dataset, model_folder, tmp_path) -> Path:
         "world_model": str(model_folder),
         "sizes": {"members": 2, "channels": 16, "hidden": 16, "success_channels": 8},
     }
-    toy["model"]["init_args"]["optimization"] |= {"updates": 3, "blocks": 16, "success_updates": 4}
+    toy["model"]["init_args"]["optimization"] |= {"updates": 3, "blocks": 16}
+    toy["model"]["init_args"]["success"] = {"updates": 4}
     toy["data"]["init_args"] |= {
         "datasets": [
             {

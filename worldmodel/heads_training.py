@@ -118,6 +118,7 @@ class HeadsTraining(L.LightningModule):
         self.world_model: WorldModel | None = None
         self.heads: FrameHeads | None = None
         self.memory = FrameMemory()
+        self._success_learned = False
 
     @property
     def data(self) -> ClipDataModule:
@@ -182,6 +183,8 @@ class HeadsTraining(L.LightningModule):
         imagined = self._imagine(batch, generator)
         if self.heads.see_success is not None:
             self.memory.add(imagined.frames)
+            if self.trainer.global_step == self.trainer.estimated_stepping_batches - 1:
+                self._learn_success()  # within the last step: cut off here, it is done again
         optimizer, raw = self.optimizers(), self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, LightningOptimizer)
         assert isinstance(raw, torch.optim.Optimizer)
@@ -251,17 +254,21 @@ class HeadsTraining(L.LightningModule):
         assert self.world_model is not None
         assert self.heads is not None
         self.world_model.heads = self.heads
-        if self.heads.see_success is not None:
-            learn_success(
-                self.heads.see_success,
-                self.memory,
-                self.success,
-                self.seed,
-            )
+        if self.heads.see_success is not None and not self._success_learned:
+            self._learn_success()  # the run was ended before its last step, by max_time say
         self.world_model.save_heads(self.folder)  # before anything that may fail
         if self.heads.config["has_success"]:
             self._fit_threshold(self.world_model, self.heads)
             self.world_model.save_heads(self.folder)
+
+    def _learn_success(self) -> None:
+        """Let the success classifier learn from all that was imagined; a trial run does without."""
+        assert self.heads is not None
+        assert self.heads.see_success is not None
+        if not getattr(self.trainer, "fast_dev_run", False):
+            with torch.autocast(self.device.type, enabled=False):
+                learn_success(self.heads.see_success, self.memory, self.success, self.seed)
+        self._success_learned = True
 
     def _fit_threshold(self, model: WorldModel, heads: FrameHeads) -> None:
         """Let imagined successes be as frequent as true ones, on the validation episodes."""

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +187,26 @@ def test_resumed_the_run_is_that_of_an_uninterrupted_one(config, model_folder, t
     main(["fit", "-c", str(config), *part, "--ckpt_path", "last"])
     assert losses(broken) == pytest.approx(losses(whole), rel=1e-5)
     assert contents(model_folder) == expected
+
+
+def test_cut_off_while_success_is_learned_it_is_learned_by_the_resumed_run(
+    config, model_folder, monkeypatch, tmp_path
+):
+    main(["fit", "-c", str(config), *QUIET, "--trainer.default_root_dir", str(tmp_path / "whole")])
+    expected = contents(model_folder)
+    shutil.rmtree(model_folder / "heads")
+    part = [*QUIET, "--checkpoint.every_n_steps", "1"]
+    with monkeypatch.context() as patched:
+        patched.setattr("worldmodel.heads_training.learn_success", interrupted)
+        with pytest.raises(SystemExit):
+            main(["fit", "-c", str(config), *part])
+    assert not (model_folder / "heads").exists()
+    main(["fit", "-c", str(config), *part, "--ckpt_path", "last"])
+    assert contents(model_folder) == expected
+
+
+def interrupted(*arguments: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_data_without_labels_are_explained(config, tiny_videos, tiny_dataset, capsys):

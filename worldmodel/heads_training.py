@@ -34,6 +34,7 @@ from worldmodel.heads_objective import (
 )
 from worldmodel.heads_rollouts import HeadsRollouts, imagine_clips
 from worldmodel.schedule import learning_rate_factor
+from worldmodel.success_classifier import GROUPS
 from worldmodel.success_learning import FrameMemory, Frames, SuccessLearning, learn_success
 from worldmodel.success_threshold import fit_threshold
 from worldmodel.uwm import ANCHOR_FRAMES
@@ -55,6 +56,19 @@ class HeadSizes:
     hidden: int = 64
     maps: int = 0
     success_channels: int = 0
+
+    def __post_init__(self) -> None:
+        """Check what the heads would refuse, before any data are encoded.
+
+        Raises:
+            ValueError: channels that do not divide, by name.
+        """
+        if self.channels % self.pools:
+            raise ValueError(f"channels={self.channels} is not a multiple of pools={self.pools}")
+        if self.success_channels % GROUPS:
+            raise ValueError(
+                f"success_channels={self.success_channels} is not a multiple of {GROUPS}"
+            )
 
 
 @dataclass

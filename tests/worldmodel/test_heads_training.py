@@ -349,6 +349,16 @@ def test_a_model_with_memory_is_replayed_too(build_network, blocks):
     assert imagined.features.isfinite().all()
 
 
+def test_sizes_that_cannot_be_are_named_before_any_data_are_read(config, capsys):
+    for name, value, reason in (
+        ("success_channels", 12, "success_channels=12 is not a multiple of 8"),
+        ("channels", 18, "channels=18 is not a multiple of pools=4"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["fit", "-c", str(config), f"--model.sizes.{name}", str(value)])
+        assert f"error: {reason}" in capsys.readouterr().err
+
+
 def test_settings_that_cannot_be_are_named():
     with pytest.raises(ValueError, match="sampler_shares"):
         HeadsRollouts(sampler_steps=[1], sampler_shares=[0.5, 0.5])

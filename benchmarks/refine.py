@@ -42,6 +42,7 @@ from refine_layout import (
     COMPARED,
     COMPARED_SNAPSHOTS,
     DEMONSTRATIONS,
+    SAMPLER_STEPS,
     SIMULATOR,
     SIZES,
     TIMES,
@@ -56,12 +57,22 @@ ROUNDS = range(1, 6)
 VALIDATION_SHARE = 1 / 9
 EXPERTS = {"policy": ["Expert()", "Expert(noise=0.3)"]}
 """Whose successful episodes are demonstrations."""
-CLONES_NOISE, REFINED_NOISE = (0.0, 0.3), (0.0, 0.15)
 FURTHER_RATE = 0.7
 """Learning rates of a world model that goes on, over those that the first one began with."""
 UNCERTAINTY_PENALTY = 0.1
-HEAD_MAPS = 32
-"""Feature maps by which the heads look at every frame: a button is small."""
+QUERIES = {
+    "forward_dynamics": 0.92,
+    "prefix": 0.04,
+    "inverse_dynamics": 0.01,
+    "policy": 0.01,
+    "video_generation": 0.01,
+    "joint": 0.01,
+}
+"""Shares of the world model's training: an environment asks for forward dynamics alone."""
+HEAD_SIZES = {"maps": 32, "success_channels": 32}
+"""Of what looks at every frame by itself: a button is small."""
+CORRELATION = 0.8
+"""Of what the policies try out within a chunk of actions."""
 
 
 def main() -> None:
@@ -160,12 +171,12 @@ def clone_all(run: Run) -> None:
 
 def record_rollouts(run: Run) -> None:
     """Record what the clones do, or what the policies do that the last round refined."""
-    count, kept, noises = run.size.rollouts, 1 / 3, CLONES_NOISE
+    count, kept = run.size.rollouts, 1 / 3
     if run.round > 1:
-        count, kept, noises = run.size.further_rollouts, VALIDATION_SHARE, REFINED_NOISE
+        count, kept = run.size.further_rollouts, VALIDATION_SHARE
     episodes = {"train": count, "validation": scaled(count, kept)}
     sources = []
-    for label, folder in run.rolled_out():
+    for label, folder, noises in run.rolled_out():
         for noise in noises:
             arguments = {"path": str(folder / "policy"), "autoencoder": str(run.autoencoder)}
             policy = {
@@ -183,10 +194,11 @@ def train_world_model(run: Run) -> None:
     if run.world_model.exists():
         return
     report = callback("worldmodel.report.RolloutReport", data=str(run.data("mix")))
-    model, steps = {}, run.size.world_model
+    model: dict[str, Any] = {"objective": {"mix": QUERIES}}
+    steps = run.size.world_model
     if run.round > 1:
         last = str(run.world_model_of(run.round - 1))
-        model = {"start_from": last, "optimization": further_rates(run)}
+        model |= {"start_from": last, "optimization": further_rates(run)}
         steps = run.size.further
     fit(
         run.world_model.parent,
@@ -211,8 +223,7 @@ def train_heads(run: Run) -> None:
         place = {"world_model": str(run.world_model)}
         data = str(run.data("mix"))
         report = callback("worldmodel.heads_report.HeadsReport", **place, data=data)
-        sizes = {"maps": HEAD_MAPS, "success_channels": run.size.success_channels}
-        model = place | {"sizes": sizes}
+        model = place | {"sizes": HEAD_SIZES}
         fit(
             run.out / run.of_round("heads"),
             ["configs/reward.yaml"],
@@ -243,7 +254,7 @@ def refine(run: Run) -> None:
         "contexts": [str(run.data(name)) for name in ("mix", "rollouts")],
         "horizon": run.recipe["length"],
         "num_envs": run.size.num_envs,
-        "steps": run.size.sampler_steps,
+        "steps": SAMPLER_STEPS,
         "device": run.size.device,
     }
     work = []
@@ -252,7 +263,7 @@ def refine(run: Run) -> None:
             # the gate speaks of the clone, which is the same in all of them
             callbacks = [frozen, gate, curve] if name == run.after else [frozen]
             inside = folder, name, seed, {"init_args": environment}, changes, callbacks
-            work.append(partial(ppo, run, *inside, run.size.refinement))
+            work.append(partial(ppo, run, *inside, run.iterations))
     run.side_by_side(work)
 
 
@@ -292,7 +303,7 @@ def ppo(
             "ppo": {"uncertainty_penalty": UNCERTAINTY_PENALTY} | changes,
             "seed": seed,
         }
-        if run.size.curriculum and name != SIMULATOR:  # which has no stored start states
+        if name != SIMULATOR:  # which has no stored start states
             model["curriculum"] = {"class_path": "policy.curriculum.Curriculum"}
         trainer = {"max_steps": iterations, "callbacks": callbacks}
         fit(folder / name, ["configs/refine.yaml"], model, {}, trainer, seed)
@@ -366,7 +377,7 @@ def clone(run: Run, folder: Path, demonstrations: int, seed: int) -> None:
         datasets = [source | expert | {"episodes": demonstrations}, held_out | expert]
         data = {"datasets": datasets, "autoencoder": str(run.autoencoder), "seed": seed}
         trainer = training(run.size.cloning)
-        actor = {"init_args": {"correlation": run.size.correlation}}
+        actor = {"init_args": {"correlation": CORRELATION}}
         model = {"seed": seed, "actor": actor}
         fit(folder, ["configs/behaviour_cloning.yaml"], model, data, trainer, seed)
 

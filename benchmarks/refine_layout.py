@@ -1,7 +1,7 @@
 """How large `refine.py` is in each size, and where in its folder everything lies."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,13 @@ COMPARED, COMPARED_SNAPSHOTS = "comparison.json", "comparison_of_snapshots.json"
 
 DEMONSTRATIONS = (2, 1)
 """Of each task, which policies are cloned from: a mediocre start, and a harder one."""
+CLONES_NOISE, HALFWAY_NOISE, REFINED_NOISE = (0.0, 0.3), (0.0,), (0.0, 0.15)
+"""Standard deviations of the noise on the actions of policies that are recorded."""
 CLONES_WEIGHT, NEWEST_WEIGHT, OLDER_WEIGHT = 0.4, 0.35, 0.25
 """Shares of every batch: of the clones' rollouts in the first round, then of the newest ones and of
 all older ones together."""
+SAMPLER_STEPS = 1
+"""Of the imagined environments: the mean of what may happen, in half the time of a draw."""
 ABLATIONS = {
     "no_anchor": {"anchor_weight": 0.0},
     "no_penalty": {"uncertainty_penalty": 0.0},
@@ -31,24 +35,22 @@ class Size:
     Attributes:
         recording: configuration of the recording, which names the tasks.
         overlays: further configurations of the world model.
-        autoencoder, world_model, heads, cloning, refinement: steps of each training.
-        success_channels: of the classifier that looks at the imagined frames for success; 0: none.
+        autoencoder, world_model, heads, cloning: steps of each training.
+        refinement: iterations of PPO in the last round.
+        scouting: in every earlier one, which only finds what is wrong with its world model.
         further: of the world model in a further round, where it goes on from the last one's.
         starts: demonstrations of further clones whose rollouts the world model sees, beside those
             of the ones that are refined.
         rollouts: recorded episodes of each cloned policy with each noise, in every task; a third
             as many are kept for the gate.
-        further_rollouts: likewise of each refined policy, of which a ninth is kept.
+        further_rollouts: likewise of each refined policy, and of what it was halfway; of these a
+            ninth is kept.
         episodes: of an evaluation, in every task.
         ablation_episodes: likewise, of a policy that is refined in a further way.
         gate_episodes: of the gate, in all.
         curve_episodes: of every snapshot of a refinement, in all.
         share: of the recording's episodes that is recorded.
         num_envs: imagined episodes side by side in a refinement.
-        sampler_steps: of the imagined environments. One imagines the mean of what may happen, and
-            may flatter.
-        correlation: of the clones' chances within a chunk of actions.
-        curriculum: whether refinements practise most what fails most.
         device: of the imagined environments.
         rounds: how often the policies are refined, each time in a model that knows more of them.
     """
@@ -59,54 +61,38 @@ class Size:
     world_model: int = 4200
     further: int = 4000
     heads: int = 80
-    success_channels: int = 0
     cloning: int = 600
-    refinement: int = 10
+    refinement: int = 40
+    scouting: int = 16
     starts: tuple[int, ...] = DEMONSTRATIONS
     rollouts: int = 6
-    further_rollouts: int = 15
+    further_rollouts: int = 12
     episodes: int = 50
     ablation_episodes: int = 40
     gate_episodes: int = 90
     curve_episodes: int = 60
     share: float = 0.6
     num_envs: int = 128
-    sampler_steps: int = 2
-    correlation: float = 0.0
-    curriculum: bool = False
     device: str = "cpu"
     rounds: int = 3
 
 
-CPU = Size(  # an hour on two cores without bfloat16 instructions
-    autoencoder=700,
-    world_model=1200,
-    further=800,
-    heads=40,
-    cloning=100,
-    starts=(),
-    rollouts=8,
-    further_rollouts=8,
-    episodes=34,
-    gate_episodes=45,
-    curve_episodes=18,
-    share=0.5,
-    refinement=24,
-    rounds=1,
-)
-
 SIZES = {
-    "cpu": CPU,
-    "cpu_exploring": replace(  # RL that explores more, and so finds the more that is wrong
-        CPU,
-        further=1000,
-        further_rollouts=12,
-        sampler_steps=1,
-        correlation=0.8,
-        curriculum=True,
+    "cpu": Size(
+        autoencoder=700,
+        world_model=3600,
+        further=2000,
+        heads=40,
+        cloning=100,
+        starts=(),
+        rollouts=8,
+        further_rollouts=8,
+        episodes=34,
+        gate_episodes=45,
+        curve_episodes=18,
+        share=0.5,
         rounds=2,
     ),
-    "cpu_judge": replace(CPU, success_channels=32),  # success is seen in the imagined frames
     "cpu_long": Size(),
     "gpu": Size(
         recording="configs/record_world4rl.yaml",
@@ -125,6 +111,7 @@ SIZES = {
         heads=4,
         cloning=30,
         refinement=2,
+        scouting=2,
         rollouts=1,
         further_rollouts=1,
         episodes=2,
@@ -216,9 +203,14 @@ class Run:
         return name if number == 1 else f"{name}_{number}"
 
     @property
+    def iterations(self) -> int:
+        """Of PPO in this round."""
+        return self.size.refinement if self.round == self.rounds else self.size.scouting
+
+    @property
     def every(self) -> int:
-        """Iterations between two looks at a refinement."""
-        return -(-self.size.refinement // 3)
+        """Iterations between two looks at a refinement: one halfway, one at its end."""
+        return -(-self.iterations // 2)
 
     def side_by_side(self, work: Iterable[Callable[[], None]]) -> None:
         """Do what does not depend on each other, `jobs` at once."""
@@ -231,14 +223,17 @@ class Run:
                 start = self.out / f"{demonstrations}_demonstrations"
                 yield start / f"seed_{seed}" / BEFORE, demonstrations, seed
 
-    def rolled_out(self) -> Iterator[tuple[str, Path]]:
-        """Name and folder of every policy whose rollouts this round begins with."""
+    def rolled_out(self) -> Iterator[tuple[str, Path, tuple[float, ...]]]:
+        """Name, folder and noises of every policy whose rollouts this round begins with."""
         if self.round == 1:
             for folder, demonstrations, seed in self.clones():
-                yield f"{demonstrations} demonstrations, seed {seed}", folder
+                yield f"{demonstrations} demonstrations, seed {seed}", folder, CLONES_NOISE
         else:
             for folder, seed in self.started():
-                yield f"refined, seed {seed}", folder / self.of_round(AFTER, self.round - 1)
+                last = folder / self.of_round(AFTER, self.round - 1)
+                first, *_ = sorted((last / "snapshots").glob("*[1-9]*"))
+                yield f"halfway refined, seed {seed}", first, HALFWAY_NOISE
+                yield f"refined, seed {seed}", last, REFINED_NOISE
 
     def started(self) -> Iterator[tuple[Path, int]]:
         """Folder and seed of every policy that is refined."""
@@ -275,6 +270,6 @@ class Run:
         real, imagined = (environment["init_args"] for environment in chosen.values())
         real |= {"env": self.recipe["env"], "autoencoder": str(self.autoencoder)}
         imagined |= {"checkpoint": str(self.world_model), "device": self.size.device}
-        imagined["steps"] = self.size.sampler_steps
+        imagined["steps"] = SAMPLER_STEPS
         real["horizon"] = imagined["horizon"] = self.recipe["length"]
         return chosen

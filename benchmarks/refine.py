@@ -9,9 +9,9 @@
     world_model  on both recordings
     heads        reward, success, state and uncertainty, on both
     refine       the clones, by PPO inside the frozen world model, behind the gate
-    evaluate     clones and refined policies on the same episodes, imagined and real
-                 (these five again in every further round: what the refined policies really do, a
+                 (these four again in every further round: what the refined policies really do, a
                  world model that goes on with that from the last one, and the clones refined in it)
+    evaluate     clones and refined policies on the same episodes, imagined and real
     simulator    the same PPO in the simulator: what does the gain cost there?
     compare      imagined with real success over all policies of the last round
 
@@ -310,7 +310,7 @@ def ppo(
 
 
 def evaluate(run: Run) -> None:
-    """Play the same episodes with every policy of this round, imagined and real."""
+    """Play the same episodes with every policy of the last round, imagined and real."""
     config = evaluation(run)
     run.side_by_side(
         partial(evaluate_one, folder, results, episodes, config)
@@ -356,7 +356,7 @@ STAGES: dict[str, Callable[[Run], None]] = {
 }
 
 
-REPEATED = ("rollouts", "world_model", "heads", "refine", "evaluate")
+REPEATED = ("rollouts", "world_model", "heads", "refine")
 """Stages of every round."""
 
 

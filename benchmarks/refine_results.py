@@ -29,12 +29,6 @@ def summary(run: Run) -> dict[str, Any]:
         "evaluation_seed": before[0]["seed"],
         **figures(before, after),
         "tasks": {task: figures(before, after, task) for task in tasks},
-        "by_round": {
-            f"round {number}": figures(
-                *(evaluations(run.of_round(name, number)) for name in (BEFORE, AFTER))
-            )
-            for number in range(1, run.round + 1)
-        },
         "by_seed": {str(seed): figures([was], [now]) for seed, was, now in each},
         "ablation": {name: figures(before, evaluations(name)) for name in run.ablations},
         "gate": [_read(folder / "gate.json") for folder in refined],
@@ -115,8 +109,7 @@ def table(result: dict[str, Any]) -> str:
     """The figures as text for a terminal."""
     lines = [f"{'':<26}{'real':>16}{'imagined':>16}{'fixed':>7}{'broken':>8}{'episodes':>10}"]
     seeds = {f"seed {seed}": row for seed, row in result["by_seed"].items()}
-    others = result["by_round"] | result["ablation"]
-    for name, row in {"all": result, **result["tasks"], **seeds, **others}.items():
+    for name, row in {"all": result, **result["tasks"], **seeds, **result["ablation"]}.items():
         rates = "".join(
             f"{row[f'{env}_success_{BEFORE}']:>8.0%} ->{row[f'{env}_success_{AFTER}']:>5.0%}"
             for env in (REAL, IMAGINED)

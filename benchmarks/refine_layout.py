@@ -36,8 +36,8 @@ class Size:
         recording: configuration of the recording, which names the tasks.
         overlays: further configurations of the world model.
         autoencoder, world_model, heads, cloning: steps of each training.
-        refinement: iterations of PPO in the last round.
-        scouting: in every earlier one, which only finds what is wrong with its world model.
+        refinement: iterations of PPO by round; the last number holds for further ones, too. The
+            first round only finds out what is wrong with its world model.
         further: of the world model in a further round, where it goes on from the last one's.
         starts: demonstrations of further clones whose rollouts the world model sees, beside those
             of the ones that are refined.
@@ -62,8 +62,7 @@ class Size:
     further: int = 4000
     heads: int = 80
     cloning: int = 600
-    refinement: int = 40
-    scouting: int = 16
+    refinement: tuple[int, ...] = (16, 40)
     starts: tuple[int, ...] = DEMONSTRATIONS
     rollouts: int = 6
     further_rollouts: int = 12
@@ -91,7 +90,6 @@ SIZES = {
         gate_episodes=45,
         curve_episodes=18,
         share=0.5,
-        rounds=2,
     ),
     "cpu_long": Size(),
     "gpu": Size(
@@ -110,8 +108,7 @@ SIZES = {
         further=10,
         heads=4,
         cloning=30,
-        refinement=2,
-        scouting=2,
+        refinement=(2,),
         rollouts=1,
         further_rollouts=1,
         episodes=2,
@@ -205,7 +202,7 @@ class Run:
     @property
     def iterations(self) -> int:
         """Of PPO in this round."""
-        return self.size.refinement if self.round == self.rounds else self.size.scouting
+        return self.size.refinement[min(self.round, len(self.size.refinement)) - 1]
 
     @property
     def every(self) -> int:

@@ -246,7 +246,7 @@ def refine(run: Run) -> None:
     curve = callback(
         "policy.exploitation.ExploitationCurve",
         real_environment=real,
-        every=run.every,
+        every=run.halfway(run.round),
         episodes=run.size.curve_episodes,
     )
     environment = {
@@ -263,7 +263,7 @@ def refine(run: Run) -> None:
             # the gate speaks of the clone, which is the same in all of them
             callbacks = [frozen, gate, curve] if name == run.after else [frozen]
             inside = folder, name, seed, {"init_args": environment}, changes, callbacks
-            work.append(partial(ppo, run, *inside, run.iterations))
+            work.append(partial(ppo, run, *inside, run.iterations(run.round)))
     run.side_by_side(work)
 
 
@@ -275,7 +275,7 @@ def refine_in_simulator(run: Run) -> None:
     environment = run.environments()["real"]
     changes = {"num_envs": run.size.num_envs, "autoreset_mode": "same_step", "render_mode": None}
     environment["init_args"] |= changes
-    callbacks = [callback("policy.snapshots.Snapshots", every=run.every)]
+    callbacks = [callback("policy.snapshots.Snapshots", every=run.halfway(run.round))]
     ppo(run, folder, SIMULATOR, seed, environment, {}, callbacks, run.simulator_iterations)
     for snapshot in sorted((folder / SIMULATOR / "snapshots").iterdir()):
         out = snapshot / "evaluation.json"

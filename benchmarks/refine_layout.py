@@ -199,15 +199,13 @@ class Run:
         number = number or self.round
         return name if number == 1 else f"{name}_{number}"
 
-    @property
-    def iterations(self) -> int:
-        """Of PPO in this round."""
-        return self.size.refinement[min(self.round, len(self.size.refinement)) - 1]
+    def iterations(self, number: int) -> int:
+        """Of PPO in a round."""
+        return self.size.refinement[min(number, len(self.size.refinement)) - 1]
 
-    @property
-    def every(self) -> int:
-        """Iterations between two looks at a refinement: one halfway, one at its end."""
-        return -(-self.iterations // 2)
+    def halfway(self, number: int) -> int:
+        """Iterations between two looks at a round's refinements: one halfway, one at the end."""
+        return -(-self.iterations(number) // 2)
 
     def side_by_side(self, work: Iterable[Callable[[], None]]) -> None:
         """Do what does not depend on each other, `jobs` at once."""
@@ -228,8 +226,8 @@ class Run:
         else:
             for folder, seed in self.started():
                 last = folder / self.of_round(AFTER, self.round - 1)
-                first, *_ = sorted((last / "snapshots").glob("*[1-9]*"))
-                yield f"halfway refined, seed {seed}", first, HALFWAY_NOISE
+                halfway = last / "snapshots" / f"{self.halfway(self.round - 1):06d}"
+                yield f"halfway refined, seed {seed}", halfway, HALFWAY_NOISE
                 yield f"refined, seed {seed}", last, REFINED_NOISE
 
     def started(self) -> Iterator[tuple[Path, int]]:

@@ -219,13 +219,14 @@ def further_rates(run: Run) -> dict[str, float]:
 
 def train_heads(run: Run) -> None:
     """Learn from all recordings to judge what the world model imagines."""
-    if not (run.world_model / "heads").exists():
+    folder = run.out / run.of_round("heads")
+    if not (folder / "heads.json").exists():  # which comes last, behind the threshold
         place = {"world_model": str(run.world_model)}
         data = str(run.data("mix"))
         report = callback("worldmodel.heads_report.HeadsReport", **place, data=data)
         model = place | {"sizes": HEAD_SIZES}
         fit(
-            run.out / run.of_round("heads"),
+            folder,
             ["configs/reward.yaml"],
             model,
             {"datasets": run.datasets(rollouts=True), "autoencoder": str(run.autoencoder)},

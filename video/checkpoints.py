@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
 from video.errors import DatasetError
@@ -126,6 +126,38 @@ class LastCheckpoint(ModelCheckpoint):
         if self._stop_asked or not self._inside_training:
             raise KeyboardInterrupt
         self._stop_asked = True
+
+
+class EndOfTraining(Callback):
+    """Ends a run that was stopped behind its last step, before its model was written.
+
+    When such a run is resumed, Lightning skips the training and `on_train_end` with it; but that
+    is where modules write what they have learned. A file says that this is still to be done. To
+    stand before all callbacks that look at what was written.
+
+    Args:
+        folder: where the file lies, beside the checkpoint.
+    """
+
+    def __init__(self, folder: str):
+        self._unfinished = Path(folder) / "unfinished"
+        self._trained = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """There is something left to train, so Lightning sees to the end."""
+        self._trained = True
+        if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
+            self._unfinished.parent.mkdir(parents=True, exist_ok=True)
+            self._unfinished.touch()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make up for what was skipped, where the module was for its training."""
+        if not self._trained and self._unfinished.exists():
+            pl_module.to(trainer.strategy.root_device)
+            pl_module.on_train_end()
+            pl_module.cpu()
+        if trainer.is_global_zero:
+            self._unfinished.unlink(missing_ok=True)
 
 
 class WholeFileCheckpointIO(TorchCheckpointIO):

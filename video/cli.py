@@ -22,7 +22,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf.errors import OmegaConfBaseException
 
-from video.checkpoints import LastCheckpoint
+from video.checkpoints import EndOfTraining, LastCheckpoint
 from video.errors import DatasetError
 from video.front_door import ShortErrors, explained
 from video.precision import precision_for
@@ -108,6 +108,7 @@ class CommandLine(LightningCLI):
             callbacks.append(checkpoint)
         given = config["callbacks"] or []
         given = given if isinstance(given, list) else [given]
+        given = [*(EndOfTraining(one.dirpath) for one in callbacks), *given]
         shows_bar = config["enable_progress_bar"] is not False and not config["barebones"]
         if shows_bar and not any(isinstance(callback, ProgressBar) for callback in given):
             callbacks.append(TrainingBar())

@@ -245,11 +245,13 @@ class HeadsTraining(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the memory, so that a resumed run goes on as it would have."""
         checkpoint["frame_memory"] = None if self.memory.kept is None else tuple(self.memory.kept)
+        checkpoint["success_learned"] = self._success_learned
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The inverse."""
         kept = checkpoint.get("frame_memory")  # older ones have none
         self.memory.kept = None if kept is None else Frames(*kept)
+        self._success_learned = checkpoint.get("success_learned", False)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; its learning rate is set batch by batch."""

@@ -205,6 +205,26 @@ def test_cut_off_while_success_is_learned_it_is_learned_by_the_resumed_run(
     assert contents(model_folder) == expected
 
 
+def test_cut_off_behind_its_last_step_the_resumed_run_writes_what_it_learned(
+    config, model_folder, monkeypatch, tmp_path
+):
+    main(["fit", "-c", str(config), "--trainer.default_root_dir", str(tmp_path / "whole")])
+    expected = contents(model_folder)
+    report = (tmp_path / "whole" / "heads.json").read_bytes()
+    shutil.rmtree(model_folder / "heads")
+    with monkeypatch.context() as patched:
+        patched.setattr(HeadsTraining, "on_train_end", interrupted)
+        with pytest.raises(SystemExit):
+            main(["fit", "-c", str(config)])
+    assert not (model_folder / "heads").exists()
+    main(["fit", "-c", str(config), "--ckpt_path", "last"])
+    assert contents(model_folder) == expected
+    assert (tmp_path / "run" / "heads.json").read_bytes() == report
+    shutil.rmtree(model_folder / "heads")  # what a finished run wrote is the user's
+    main(["fit", "-c", str(config), *QUIET, "--ckpt_path", "last"])
+    assert not (model_folder / "heads").exists()
+
+
 def interrupted(*arguments: object) -> None:
     raise KeyboardInterrupt
 

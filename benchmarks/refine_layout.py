@@ -87,6 +87,7 @@ SIZES = {
         rollouts=8,
         further_rollouts=8,
         episodes=34,
+        ablation_episodes=34,
         gate_episodes=45,
         curve_episodes=18,
         share=0.5,

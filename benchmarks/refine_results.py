@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from refine_layout import AFTER, BEFORE, COMPARED, COMPARED_SNAPSHOTS, SIMULATOR, TIMES, Run
 
+from policy.compare import as_text
 from policy.evaluate import IMAGINED, REAL
 from policy.intervals import fixed_and_broken, wilson
 
@@ -118,10 +119,8 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"{name[:25]:<26}{rates}{counts}")
     for name in ("imagined_against_real", "snapshots_against_real"):
         found = result[name]
-        low, high = found["spearman"]["interval"]
         lines.append(
-            f"{name}: Spearman {found['spearman']['value']:.2f} ({low:.2f} to {high:.2f}) over "
-            f"{found['policies']} policies"
+            f"{name}: Spearman {as_text(found['spearman'])} over {found['policies']} policies"
         )
     for name in ("exploitation", "simulator"):
         for row in result[name]:

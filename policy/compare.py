@@ -105,13 +105,14 @@ def table(result: dict[str, Any]) -> str:
     lines.append("")
     lines.append(f"{'':<32}" + "".join(f"{name.replace('_', ' '):>26}" for name in STATISTICS))
     for title, figures in (("all", result["all"]), *result["tasks"].items()):
-        cells = (_cell(figures[name]) for name in STATISTICS)
+        cells = (as_text(figures[name]) for name in STATISTICS)
         lines.append(f"{title[:31]:<32}" + "".join(f"{cell:>26}" for cell in cells))
     lines.append(f"{result['episodes']} episodes from seed {result['seed']} on, 95 % intervals")
     return "\n".join(lines)
 
 
-def _cell(figure: dict[str, Any]) -> str:
+def as_text(figure: dict[str, Any]) -> str:
+    """A statistic and its interval; policies that all succeed alike have none."""
     if figure["value"] is None:
         return "-"
     low, high = figure["interval"]

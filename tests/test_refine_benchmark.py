@@ -1,0 +1,100 @@
+"""The plan of benchmarks/refine.py, whose stages run for hours: their order, data and seeds."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+REPEATED = ["rollouts", "world_model", "heads", "refine"]
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """A module of the benchmark by name."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.chdir(ROOT)
+    return importlib.import_module
+
+
+@pytest.fixture
+def run(benchmark, tmp_path):
+    """A run of the size `cpu`, in a round of one's choice."""
+
+    def in_round(number):
+        run = benchmark("refine_layout").Run("cpu", tmp_path, [0, 1], 2, False, 0, 1, 3)
+        run.round = number
+        return run
+
+    return in_round
+
+
+def test_every_round_has_its_stages_and_the_policies_are_evaluated_once(benchmark):
+    refine = benchmark("refine")
+    order = list(refine.in_order(list(refine.STAGES), 2))
+    assert [name for _, name in order] == [
+        *("record", "autoencoder", "clone"),
+        *(REPEATED * 2),
+        *("evaluate", "simulator", "compare"),
+    ]
+    assert [number for number, _ in order] == [1] * 7 + [2] * 7
+
+
+def test_some_stages_alone(benchmark):
+    order = benchmark("refine").in_order(["evaluate", "refine"], 3)
+    assert list(order) == [(1, "refine"), (2, "refine"), (3, "refine"), (3, "evaluate")]
+
+
+def test_rounds_record_episodes_of_their_own(benchmark, run, monkeypatch):
+    refine = benchmark("refine")
+    recorded = {}
+
+    def note(run, name, sources, seed):
+        episodes = sum(sum(source["episodes"].values()) for source in sources)
+        # every task may take as many seeds as the whole recording has episodes
+        recorded[name] = range(seed, seed + episodes * len(run.recipe["env"]))
+
+    monkeypatch.setattr(refine, "record_into", note)
+    refine.record(run(1))
+    for number in (1, 2, 3):
+        refine.record_rollouts(run(number))
+    taken = [*recorded.values(), range(refine.EVALUATION_SEED, refine.EVALUATION_SEED + 10000)]
+    assert len(taken) == 6
+    assert sum(map(len, taken)) == len(set().union(*taken))
+
+
+def test_a_further_round_begins_with_what_became_of_the_clones(run):
+    assert {noise for *_, noises in run(1).rolled_out() for noise in noises} == {0.0, 0.3}
+    folder = run(3).out / "2_demonstrations" / "seed_0" / "after_2"
+    rolled_out = [folder for _, folder, _ in run(3).rolled_out()]
+    assert rolled_out[:2] == [folder / "snapshots" / "000020", folder]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_batch_is_shared_out_in_full(run, number):
+    *trained_on, validation = run(number).datasets(rollouts=True)
+    assert sum(source["weight"] for source in trained_on) == pytest.approx(1)
+    assert len(trained_on) == number + 1
+    assert validation["split"] is None
+
+
+def test_policies_that_all_fail_are_reported_too(benchmark):
+    each = [{"task": "drawer", "success": False}, {"task": "window", "success": False}]
+    played = {"real": {"each": each}, "imagined": {"each": each}}
+    results = benchmark("refine_results")
+    figures = results.figures([played], [played])
+    unknown = {"policies": 2, "spearman": {"value": None, "interval": None}}
+    result = figures | {
+        "tasks": {"drawer": results.figures([played], [played], "drawer")},
+        "by_seed": {"0": figures},
+        "ablation": {},
+        "imagined_against_real": unknown,
+        "snapshots_against_real": unknown,
+        "exploitation": [],
+        "simulator": [],
+        "imagined_steps_per_second": 1.0,
+        "wall_minutes": 1.0,
+        "wall_minutes_by_stage": {},
+    }
+    assert "Spearman - over 2 policies" in results.table(result)
+    assert (figures["real_success_after"], figures["episodes"]) == (0, 2)

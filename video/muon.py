@@ -137,9 +137,16 @@ def newton_schulz_by_squares(
     the large ones: against exact arithmetic up to 0.9 in bfloat16 and 0.09 in TF32 (256x256).
     """
     y = x @ x.mT
-    product = torch.eye(y.shape[-1], dtype=y.dtype, device=y.device)
-    for _ in range(iterations):
-        step = B * y + C * y @ y
-        step.diagonal(dim1=-2, dim2=-1).add_(A)
-        y, product = step @ y @ step, step @ product
+    step = product = polynomial(y)
+    for _ in range(iterations - 1):
+        y = step @ y @ step
+        step = polynomial(y)
+        product = step @ product
     return product @ x
+
+
+def polynomial(y: Float[Tensor, "n rows rows"]) -> Float[Tensor, "n rows rows"]:
+    """A + B Y + C Y Y."""
+    step = B * y + C * y @ y
+    step.diagonal(dim1=-2, dim2=-1).add_(A)
+    return step

@@ -235,7 +235,9 @@ def train_heads(run: Run) -> None:
 
 
 def refine(run: Run) -> None:
-    """Refine every clone inside the frozen world model."""
+    """Refine every clone inside the frozen world model, if that is the last one there is."""
+    if run.round < run.rounds and run.world_model_of(run.round + 1).exists():
+        return  # it has seen what came of this, be it of other clones
     real = run.environments()["real"]
     frozen = callback("policy.frozen.FrozenFolder", folder=str(run.world_model))
     gate = callback(

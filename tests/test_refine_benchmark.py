@@ -70,6 +70,18 @@ def test_a_further_round_begins_with_what_became_of_the_clones(run):
     assert rolled_out[:2] == [folder / "snapshots" / "000020", folder]
 
 
+def test_clones_are_refined_in_the_newest_world_model(benchmark, run, monkeypatch):
+    refine = benchmark("refine")
+    refined = []
+    monkeypatch.setattr(refine, "ppo", lambda run, folder, *_: refined.append((run.round, folder)))
+    for number in (1, 2):
+        run(1).world_model_of(number).mkdir(parents=True)
+    for number in (1, 2):
+        refine.refine(run(number))
+    assert [number for number, _ in refined] == [2, 2]
+    assert len({folder for _, folder in refined}) == 2
+
+
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_batch_is_shared_out_in_full(run, number):
     *trained_on, validation = run(number).datasets(rollouts=True)

@@ -8,8 +8,9 @@ import numpy as np
 from refine_layout import AFTER, BEFORE, COMPARED, COMPARED_SNAPSHOTS, SIMULATOR, TIMES, Run
 
 from policy.compare import as_text
-from policy.evaluate import IMAGINED, REAL
+from policy.evaluate import IMAGINED, REAL, agreement_as_text
 from policy.intervals import fixed_and_broken, wilson
+from policy.truth import agreement
 
 
 def summary(run: Run) -> dict[str, Any]:
@@ -30,6 +31,7 @@ def summary(run: Run) -> dict[str, Any]:
         "evaluation_seed": before[0]["seed"],
         **figures(before, after),
         "tasks": {task: figures(before, after, task) for task in tasks},
+        "agreement": {BEFORE: agreement_of(before), AFTER: agreement_of(after)},
         "by_seed": {str(seed): figures([was], [now]) for seed, was, now in each},
         "ablation": {name: figures(before, evaluations(name)) for name in run.ablations},
         "gate": [_read(folder / "gate.json") for folder in refined],
@@ -41,6 +43,15 @@ def summary(run: Run) -> dict[str, Any]:
         "wall_minutes": round(sum(seconds.values()) / 60, 2),
         "wall_minutes_by_stage": {name: round(value / 60, 2) for name, value in seconds.items()},
     }
+
+
+def agreement_of(evaluations: list[dict[str, Any]]) -> dict[str, float]:
+    """Whether the episodes of several policies end alike in imagination and in reality."""
+    imagined, real = (
+        np.array([episode["success"] for found in evaluations for episode in found[name]["each"]])
+        for name in (IMAGINED, REAL)
+    )
+    return agreement(imagined, real)
 
 
 def truth(path: Path) -> dict[str, Any]:
@@ -122,6 +133,7 @@ def table(result: dict[str, Any]) -> str:
         lines.append(
             f"{name}: Spearman {as_text(found['spearman'])} over {found['policies']} policies"
         )
+    lines += [f"{when}: {agreement_as_text(found)}" for when, found in result["agreement"].items()]
     for name in ("exploitation", "simulator"):
         for row in result[name]:
             imagined = f", imagined {row[IMAGINED]:.0%}" if IMAGINED in row else ""

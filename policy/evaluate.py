@@ -16,6 +16,7 @@ from policy.episodes import Acting, Played, PlayedEpisode, play
 from policy.evaluation_pictures import write_pictures
 from policy.intervals import fixed_and_broken, wilson
 from policy.model import Policy
+from policy.truth import agreement
 from video.errors import DatasetError
 from video.safe_files import write_json
 
@@ -72,6 +73,10 @@ def evaluate(
         result[name] = measure(found.episodes)
         if earlier_played is not None:
             result[name] |= difference(earlier_played[name].episodes, found.episodes)
+    if len(played) == len((REAL, IMAGINED)) and played[REAL].starts:
+        result["agreement"] = agreement(
+            *(np.array([e.success for e in played[name].episodes]) for name in (IMAGINED, REAL))
+        )
     if before is not None:
         result["before"] = str(before)
     out = out or results_of(policy) / "evaluation.json"
@@ -150,7 +155,18 @@ def table(result: dict[str, Any]) -> str:
                 f"{f'{name}, before':<28}{change['success_before']:>9.1%}   "
                 f"{change['fixed']} fixed, {change['broken']} broken"
             )
+    if "agreement" in result:
+        lines.append(agreement_as_text(result["agreement"]))
     return "\n".join(lines)
+
+
+def agreement_as_text(found: dict[str, float]) -> str:
+    """Whether single episodes end alike, as a line."""
+    return (
+        "{same_outcome:.0%} of the episodes end alike; imagined to succeed: {imagined_to_succeed} "
+        "of {real_failures} real failures, to fail: {imagined_to_fail} of {real_successes} real "
+        "successes".format(**found)
+    )
 
 
 def _rows(measured: dict[str, Any] | None) -> list[tuple[str, dict[str, Any]]]:

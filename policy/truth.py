@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 Rates = Float[np.ndarray, " policies"]
+Successes = Bool[np.ndarray, " episodes"]
 
 
 def pearson(imagined: Rates, real: Rates) -> float:
@@ -38,6 +39,28 @@ def mean_rank_violation(imagined: Rates, real: Rates) -> float:
     gap = np.abs(real[:, None] - real[None])
     wrong = (imagined[:, None] < imagined[None]) != (real[:, None] < real[None])
     return float((gap * wrong).max(1).mean())
+
+
+def agreement(imagined: Successes, real: Successes) -> dict[str, float]:
+    """Whether single episodes end alike in imagination and in reality.
+
+    Two rates may be equal while the episodes behind them are not.
+
+    Args:
+        imagined: successes.
+        real: of episodes that began alike.
+
+    Returns:
+        `same_outcome`, the share that ends alike; `real_failures` and how many of them are
+        `imagined_to_succeed`; `real_successes` and how many of them are `imagined_to_fail`.
+    """
+    return {
+        "same_outcome": float((imagined == real).mean()),
+        "real_failures": int((~real).sum()),
+        "imagined_to_succeed": int((imagined & ~real).sum()),
+        "real_successes": int(real.sum()),
+        "imagined_to_fail": int((real & ~imagined).sum()),
+    }
 
 
 def bootstrap(

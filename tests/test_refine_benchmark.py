@@ -100,6 +100,7 @@ def test_policies_that_all_fail_are_reported_too(benchmark):
         "tasks": {"drawer": results.figures([played], [played], "drawer")},
         "by_seed": {"0": figures},
         "ablation": {},
+        "agreement": {"after": results.agreement_of([played])},
         "imagined_against_real": unknown,
         "snapshots_against_real": unknown,
         "exploitation": [],
@@ -109,4 +110,5 @@ def test_policies_that_all_fail_are_reported_too(benchmark):
         "wall_minutes_by_stage": {},
     }
     assert "Spearman - over 2 policies" in results.table(result)
+    assert "after: 100% of the episodes end alike" in results.table(result)
     assert (figures["real_success_after"], figures["episodes"]) == (0, 2)

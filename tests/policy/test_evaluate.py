@@ -122,6 +122,12 @@ def test_a_policy_in_both_environments(policies, capsys):
     printed = capsys.readouterr().out
     assert "imagined, Left" in printed
     assert "0 fixed, 0 broken" in printed
+    same = [
+        there["success"] == here["success"]
+        for there, here in zip(result["real"]["each"], result["imagined"]["each"], strict=True)
+    ]
+    assert result["agreement"]["same_outcome"] == sum(same) / 6
+    assert f"{sum(same) / 6:.0%} of the episodes end alike" in printed
     shown = [path for path in run.iterdir() if path.suffix in (".png", ".mp4")]
     assert len(shown) in (2, 4)
     for path in shown:
@@ -142,6 +148,7 @@ def test_a_policy_in_both_environments(policies, capsys):
 def test_one_environment_is_enough_for_figures_but_not_to_compare(policies):
     result = evaluate(policies[0], real(render_mode=None), episodes=2, seed=0)
     assert "imagined" not in result
+    assert "agreement" not in result
     assert not list(policies[0].parent.glob("*.mp4"))
     with pytest.raises(DatasetError, match="holds no imagined episodes"):
         compare([policies[0].parent] * 2)

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from policy.truth import bootstrap, mean_rank_violation, pearson, ranks, spearman
+from policy.truth import agreement, bootstrap, mean_rank_violation, pearson, ranks, spearman
 
 IMAGINED = np.array([0.1, 0.9, 0.5, 0.5])
 REAL = np.array([0.2, 0.6, 0.7, 0.3])
@@ -51,3 +51,14 @@ def test_episodes_are_drawn_together():
 def test_a_statistic_that_is_never_a_number():
     same = np.ones((3, 5), bool)
     assert all(math.isnan(end) for end in bootstrap(pearson, same, same, draws=5))
+
+
+def test_agreement_by_hand():
+    imagined, real = np.array([[1, 1, 1, 0, 0, 0], [1, 0, 0, 1, 0, 0]], bool)
+    assert agreement(imagined, real) == {
+        "same_outcome": 0.5,
+        "real_failures": 4,
+        "imagined_to_succeed": 2,
+        "real_successes": 2,
+        "imagined_to_fail": 1,
+    }

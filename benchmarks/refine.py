@@ -59,7 +59,6 @@ EXPERTS = {"policy": ["Expert()", "Expert(noise=0.3)"]}
 """Whose successful episodes are demonstrations."""
 FURTHER_RATE = 0.7
 """Learning rates of a world model that goes on, over those that the first one began with."""
-UNCERTAINTY_PENALTY = 0.1
 QUERIES = {
     "forward_dynamics": 0.92,
     "prefix": 0.04,
@@ -92,7 +91,7 @@ def main() -> None:
         help="of each task, which the policies that are refined were cloned from",
     )
     parser.add_argument(
-        "--ablation", action="store_true", help="refine without anchor, penalty, and both, too"
+        "--ablation", action="store_true", help="refine with and without anchor and penalty, too"
     )
     parser.add_argument("--rounds", type=int, choices=ROUNDS, help="by default those of the size")
     parser.add_argument(
@@ -262,10 +261,10 @@ def refine(run: Run) -> None:
     }
     work = []
     for folder, seed in run.started():
-        for name, changes in {run.after: {}, **run.ablations}.items():
+        for name, options in {run.after: run.ppo, **run.ablations}.items():
             # the gate speaks of the clone, which is the same in all of them
             callbacks = [frozen, gate, curve] if name == run.after else [frozen]
-            inside = folder, name, seed, {"init_args": environment}, changes, callbacks
+            inside = folder, name, seed, {"init_args": environment}, options, callbacks
             work.append(partial(ppo, run, *inside, run.iterations(run.round)))
     run.side_by_side(work)
 
@@ -279,7 +278,7 @@ def refine_in_simulator(run: Run) -> None:
     changes = {"num_envs": run.size.num_envs, "autoreset_mode": "same_step", "render_mode": None}
     environment["init_args"] |= changes
     callbacks = [callback("policy.snapshots.Snapshots", every=run.halfway(run.round))]
-    ppo(run, folder, SIMULATOR, seed, environment, {}, callbacks, run.simulator_iterations)
+    ppo(run, folder, SIMULATOR, seed, environment, run.ppo, callbacks, run.simulator_iterations)
     for snapshot in sorted((folder / SIMULATOR / "snapshots").iterdir()):
         out = snapshot / "evaluation.json"
         if not out.exists():
@@ -293,17 +292,17 @@ def ppo(
     name: str,
     seed: int,
     environment: dict[str, Any],
-    changes: dict[str, Any],
+    options: dict[str, float],
     callbacks: list[dict[str, Any]],
     iterations: int,
 ) -> None:
-    """Refine the clone in a folder, in an environment, with changed options of PPO."""
+    """Refine the clone in a folder, in an environment, with options of PPO."""
     if not (folder / name / "policy").exists():
         model = {
             "policy": str(folder / BEFORE / "policy"),
             "environment": environment,
             "steps": run.recipe["length"] // 4,
-            "ppo": {"uncertainty_penalty": UNCERTAINTY_PENALTY} | changes,
+            "ppo": options,
             "seed": seed,
         }
         if name != SIMULATOR:  # which has no stored start states

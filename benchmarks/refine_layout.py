@@ -1,12 +1,14 @@
 """How large `refine.py` is in each size, and where in its folder everything lies."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from public_commands import side_by_side
+
+Number = TypeVar("Number", int, float)
 
 AFTER, BEFORE, SIMULATOR = "after", "before", "simulator"
 TIMES = "times.json"
@@ -21,11 +23,18 @@ CLONES_WEIGHT, NEWEST_WEIGHT, OLDER_WEIGHT = 0.4, 0.35, 0.25
 all older ones together."""
 SAMPLER_STEPS = 1
 """Of the imagined environments: the mean of what may happen, in half the time of a draw."""
+ANCHOR, PENALTY = 0.05, 0.1
+"""Weights of the anchor and of the uncertainty penalty, where there is one."""
+ANCHORS = (ANCHOR, ANCHOR, 0.0)
+"""By round; the last number holds for further ones, too. While a world model is easily beaten, the
+anchor keeps a policy near to what it knows; in one that is not, it only holds it back."""
 ABLATIONS = {
-    "no_anchor": {"anchor_weight": 0.0},
-    "no_penalty": {"uncertainty_penalty": 0.0},
+    "both": {"anchor_weight": ANCHOR, "uncertainty_penalty": PENALTY},
+    "no_anchor": {"anchor_weight": 0.0, "uncertainty_penalty": PENALTY},
+    "no_penalty": {"anchor_weight": ANCHOR, "uncertainty_penalty": 0.0},
     "neither": {"anchor_weight": 0.0, "uncertainty_penalty": 0.0},
 }
+"""Options of PPO; those of the round are not tried a second time."""
 
 
 @dataclass(frozen=True)
@@ -191,9 +200,16 @@ class Run:
         return self.of_round(AFTER)
 
     @property
+    def ppo(self) -> dict[str, float]:
+        """Options of PPO in this round."""
+        return {"anchor_weight": by_round(ANCHORS, self.round), "uncertainty_penalty": PENALTY}
+
+    @property
     def ablations(self) -> dict[str, dict[str, float]]:
-        """Further ways to refine in the last round, and what they change."""
-        return ABLATIONS if self.ablated and self.round == self.rounds else {}
+        """Further ways to refine in the last round, and the options of PPO in each."""
+        if not self.ablated or self.round < self.rounds:
+            return {}
+        return {name: options for name, options in ABLATIONS.items() if options != self.ppo}
 
     def of_round(self, name: str, number: int | None = None) -> str:
         """What something is called in a round, by default in this one."""
@@ -202,7 +218,7 @@ class Run:
 
     def iterations(self, number: int) -> int:
         """Of PPO in a round."""
-        return self.size.refinement[min(number, len(self.size.refinement)) - 1]
+        return by_round(self.size.refinement, number)
 
     def halfway(self, number: int) -> int:
         """Iterations between two looks at a round's refinements: one halfway, one at the end."""
@@ -269,3 +285,8 @@ class Run:
         imagined["steps"] = SAMPLER_STEPS
         real["horizon"] = imagined["horizon"] = self.recipe["length"]
         return chosen
+
+
+def by_round(values: Sequence[Number], number: int) -> Number:
+    """What holds in a round, of values for the first ones; the last holds for further ones, too."""
+    return values[min(number, len(values)) - 1]

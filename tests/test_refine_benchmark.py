@@ -21,8 +21,8 @@ def benchmark(monkeypatch):
 def run(benchmark, tmp_path):
     """A run of the size `cpu`, in a round of one's choice."""
 
-    def in_round(number):
-        run = benchmark("refine_layout").Run("cpu", tmp_path, [0, 1], 2, False, 0, 1, 3)
+    def in_round(number, ablation=False):
+        run = benchmark("refine_layout").Run("cpu", tmp_path, [0, 1], 2, ablation, 0, 1, 3)
         run.round = number
         return run
 
@@ -80,6 +80,12 @@ def test_clones_are_refined_in_the_newest_world_model(benchmark, run, monkeypatc
         refine.refine(run(number))
     assert [number for number, _ in refined] == [2, 2]
     assert len({folder for _, folder in refined}) == 2
+
+
+def test_the_last_round_has_no_anchor_and_an_ablation_tries_everything_else(run):
+    assert [run(number).ppo["anchor_weight"] for number in (1, 2, 3, 4)] == [0.05, 0.05, 0, 0]
+    assert set(run(3, ablation=True).ablations) == {"both", "no_penalty", "neither"}
+    assert run(2, ablation=True).ablations == run(3).ablations == {}
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])

@@ -332,8 +332,9 @@ def evaluate_one(folder: Path, results: Path, episodes: int, config: Path) -> No
 
 
 def compare(run: Run) -> None:
-    """Set imagined against real success: of clones and refined policies, and of snapshots."""
-    played = [results for _, results, _ in run.evaluated() if results.name not in run.ablations]
+    """Set imagined against real success: of policies on the same episodes, and of snapshots."""
+    most = max(episodes for *_, episodes in run.evaluated())
+    played = [results for _, results, episodes in run.evaluated() if episodes == most]
     of_policies = [results / "evaluation.json" for results in played]
     on_the_way = run.out.glob(f"{run.start}/*/{run.after}/snapshots/*/evaluation.json")
     for name, found in ((COMPARED, of_policies), (COMPARED_SNAPSHOTS, on_the_way)):

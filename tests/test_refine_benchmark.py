@@ -1,6 +1,8 @@
 """The plan of benchmarks/refine.py, whose stages run for hours: their order, data and seeds."""
 
 import importlib
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,3 +120,17 @@ def test_policies_that_all_fail_are_reported_too(benchmark):
     assert "Spearman - over 2 policies" in results.table(result)
     assert "after: 100% of the episodes end alike" in results.table(result)
     assert (figures["real_success_after"], figures["episodes"]) == (0, 2)
+
+
+def test_policies_of_an_ablation_are_compared_too_if_they_played_the_same(
+    benchmark, run, monkeypatch
+):
+    refine = benchmark("refine")
+    compared = []
+    monkeypatch.setattr(refine, "python", lambda *words: compared.append(json.loads(words[2])))
+    chosen = run(3, ablation=True)
+    refine.compare(chosen)
+    assert len(compared[0]) == 2 * (2 + 3)
+    chosen.size = replace(chosen.size, ablation_episodes=1)
+    refine.compare(chosen)
+    assert len(compared[2]) == 2 * 2

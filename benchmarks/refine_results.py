@@ -31,7 +31,6 @@ def summary(run: Run) -> dict[str, Any]:
         "evaluation_seed": before[0]["seed"],
         **figures(before, after),
         "tasks": {task: figures(before, after, task) for task in tasks},
-        "agreement": {BEFORE: agreement_of(before), AFTER: agreement_of(after)},
         "by_seed": {str(seed): figures([was], [now]) for seed, was, now in each},
         "ablation": {name: figures(before, evaluations(name)) for name in run.ablations},
         "gate": [_read(folder / "gate.json") for folder in refined],
@@ -43,15 +42,6 @@ def summary(run: Run) -> dict[str, Any]:
         "wall_minutes": round(sum(seconds.values()) / 60, 2),
         "wall_minutes_by_stage": {name: round(value / 60, 2) for name, value in seconds.items()},
     }
-
-
-def agreement_of(evaluations: list[dict[str, Any]]) -> dict[str, float]:
-    """Whether the episodes of several policies end alike in imagination and in reality."""
-    imagined, real = (
-        np.array([episode["success"] for found in evaluations for episode in found[name]["each"]])
-        for name in (IMAGINED, REAL)
-    )
-    return agreement(imagined, real)
 
 
 def truth(path: Path) -> dict[str, Any]:
@@ -90,7 +80,7 @@ def in_simulator(run: Run) -> list[dict[str, float]]:
 def figures(
     before: list[dict[str, Any]], after: list[dict[str, Any]], task: str | None = None
 ) -> dict[str, Any]:
-    """Success before and after, real and imagined, and what changed in the real episodes.
+    """Success before and after, real and imagined, how far the two agree, and what changed.
 
     Where fewer episodes were played after than before, those are the first of them.
 
@@ -113,6 +103,7 @@ def figures(
             successes[env, when] = np.array(chosen, bool)
             found[f"{env}_success_{when}"] = sum(chosen) / len(chosen)
             found[f"{env}_interval_{when}"] = wilson(sum(chosen), len(chosen))
+        found[f"agreement_{when}"] = agreement(successes[IMAGINED, when], successes[REAL, when])
     fixed, broken = fixed_and_broken(successes[REAL, BEFORE], successes[REAL, AFTER])
     return found | {"fixed": fixed, "broken": broken, "episodes": len(successes[REAL, AFTER])}
 
@@ -133,7 +124,8 @@ def table(result: dict[str, Any]) -> str:
         lines.append(
             f"{name}: Spearman {as_text(found['spearman'])} over {found['policies']} policies"
         )
-    lines += [f"{when}: {agreement_as_text(found)}" for when, found in result["agreement"].items()]
+    for when in (BEFORE, AFTER):
+        lines.append(f"{when}: {agreement_as_text(result[f'agreement_{when}'])}")
     for name in ("exploitation", "simulator"):
         for row in result[name]:
             imagined = f", imagined {row[IMAGINED]:.0%}" if IMAGINED in row else ""

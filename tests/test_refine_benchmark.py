@@ -108,7 +108,6 @@ def test_policies_that_all_fail_are_reported_too(benchmark):
         "tasks": {"drawer": results.figures([played], [played], "drawer")},
         "by_seed": {"0": figures},
         "ablation": {},
-        "agreement": {"after": results.agreement_of([played])},
         "imagined_against_real": unknown,
         "snapshots_against_real": unknown,
         "exploitation": [],

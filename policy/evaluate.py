@@ -73,7 +73,7 @@ def evaluate(
         result[name] = measure(found.episodes)
         if earlier_played is not None:
             result[name] |= difference(earlier_played[name].episodes, found.episodes)
-    if len(played) == len((REAL, IMAGINED)) and played[REAL].starts:
+    if IMAGINED in played and REAL in played and played[REAL].starts:
         result["agreement"] = agreement(
             *(np.array([e.success for e in played[name].episodes]) for name in (IMAGINED, REAL))
         )

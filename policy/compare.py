@@ -141,7 +141,12 @@ def _read(path: Path) -> dict[str, Any]:
     path = path / "evaluation.json" if path.is_dir() else path
     if not path.is_file():
         raise DatasetError(f"{path} does not exist. Write it by `python -m policy evaluate`.")
-    result = json.loads(path.read_text())
+    try:
+        result = json.loads(path.read_text())
+    except ValueError as error:  # no JSON, or no text at all
+        raise DatasetError(
+            f"{path} is damaged ({error}). Write it again by `python -m policy evaluate`."
+        ) from error
     missing = [env for env in (REAL, IMAGINED) if env not in result]
     if missing:
         raise DatasetError(

@@ -161,6 +161,10 @@ def test_evaluations_that_cannot_be_are_explained(policies, tmp_path):
         evaluate(policies[0], real(chunk=4))
     with pytest.raises(DatasetError, match="does not exist"):
         compare([tmp_path / "nowhere.json"] * 2)
+    cut_off = tmp_path / "cut_off.json"
+    cut_off.write_text('{"real": ')
+    with pytest.raises(DatasetError, match=r"cut_off\.json is damaged.*Write it again"):
+        compare([cut_off] * 2)
     for number, policy in enumerate(policies):
         evaluate(policy, real(), imagined(), episodes=2, seed=number)
     with pytest.raises(DatasetError, match="different seeds"):

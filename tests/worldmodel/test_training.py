@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
@@ -105,6 +106,9 @@ def test_the_robots_state_can_be_left_out(config, tmp_path):
     plain = ["--trainer.callbacks", "null", "--model.robot_state", "false"]
     main(["fit", "-c", str(config), *plain])
     assert WorldModel.from_pretrained(tmp_path / "run" / "model").network.state_dim == 0
+    curve = losses(tmp_path / "run")
+    assert len(curve) == 8
+    assert all(map(math.isfinite, curve.values())), curve
 
 
 def test_the_robots_state_is_learned(config, tmp_path):

@@ -67,6 +67,9 @@ def main() -> None:
         default=1800,
         help="of the inverse dynamics model of all labels; others have half as many",
     )
+    parser.add_argument(
+        "--readers", type=int, default=2, help="inverse dynamics models that read together"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the labels and of the training")
     parser.add_argument("--split", default="test", help="split of the data that is reported")
     parser.add_argument("--data", type=Path, default=Path("video/datasets/metaworld"))
@@ -111,22 +114,36 @@ def main() -> None:
 
 
 def train_reader(options: argparse.Namespace, share: float) -> None:
-    """An inverse dynamics model that saw a share of the labels, and the other episodes bare."""
+    """Inverse dynamics models that saw a share of the labels, and the other episodes bare."""
     folder = folder_of(options, share, "idm")
     result = folder / f"{options.split}.json"
     model = folder / "model"
-    if not model.exists():
-        data, steps, changes = str(options.data), options.idm_steps, {}
-        sources = [{"path": data, "labels": share, "drop_unlabelled": True}]
-        if share < 1:
-            sources.append({"path": data, "action_free": True})
-            steps //= 2  # few labels are soon known by heart
-            changes = {"sizes": {"redraw": REDRAW}, "optimization": {"shift": SHIFT}}
-        train("configs/idm.yaml", folder, sources, steps, options, changes)
+    if options.readers == 1:
+        train_member(options, share, folder, options.seed)
+    elif not model.exists():
+        members = [folder / f"member_{number}" for number in range(options.readers)]
+        for number, member in enumerate(members):
+            train_member(options, share, member, options.seed + number)
+        paths = [str(member / "model") for member in members]
+        python("inverse_dynamics", "ensemble", json.dumps(paths), model)
     if not result.exists():
         python("inverse_dynamics", "calibrate", model, options.validation, "--split", "validation")
         arguments = ("--split", options.split, "--out", result, "--device", options.device)
         python("inverse_dynamics", "evaluate", model, options.data, *arguments)
+
+
+def train_member(options: argparse.Namespace, share: float, folder: Path, seed: int) -> None:
+    """One of the models; the labels are the same for all of them."""
+    if (folder / "model").exists():
+        return
+    data, steps = str(options.data), options.idm_steps
+    changes: dict[str, Any] = {"seed": seed}
+    sources = [{"path": data, "labels": share, "drop_unlabelled": True}]
+    if share < 1:
+        sources.append({"path": data, "action_free": True})
+        steps //= 2  # few labels are soon known by heart
+        changes |= {"sizes": {"redraw": REDRAW}, "optimization": {"shift": SHIFT}}
+    train("configs/idm.yaml", folder, sources, steps, options, changes)
 
 
 def label_all(options: argparse.Namespace, share: float) -> None:

@@ -7,6 +7,7 @@ if __name__ == "__main__":
         [
             "inverse_dynamics.evaluate.evaluate",
             "inverse_dynamics.calibrate.calibrate",
+            "inverse_dynamics.ensemble.ensemble",
             "inverse_dynamics.label.label",
             "inverse_dynamics.mask_video.mask",
         ],

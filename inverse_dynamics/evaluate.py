@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from inverse_dynamics.calibrate import LEVEL
+from inverse_dynamics.ensemble import Ensemble
 from inverse_dynamics.held_out import Reading, Steps, known_steps, read_split
 from inverse_dynamics.horizons import split_by_horizon
 from inverse_dynamics.kinds import signed_error
@@ -41,8 +42,8 @@ def evaluate(
         translation: names of the action dimensions that move the hand; the first three by default.
         episodes: how many episodes, spread evenly; all by default.
         out: JSON file to write; by default evaluation.json beside the folder of an inverse
-            dynamics model, inverse_dynamics.json beside that of a world model. The plot of
-            predicted against true actions lies beside it, as PNG.
+            dynamics model or an ensemble, inverse_dynamics.json beside that of a world model.
+            The plot of predicted against true actions lies beside it, as PNG.
         device: where to compute.
 
     Returns:
@@ -52,7 +53,8 @@ def evaluate(
     split = split or _default_split(data)
     readings = read_split(loaded, data, split, episodes)
     result = measure(loaded, readings, translation) | {"data": str(data), "split": split}
-    own = "evaluation.json" if isinstance(loaded, InverseDynamicsModel) else "inverse_dynamics.json"
+    is_own = isinstance(loaded, InverseDynamicsModel | Ensemble)
+    own = "evaluation.json" if is_own else "inverse_dynamics.json"
     out = out or Path(model).parent / own
     write_report(loaded, readings, result, out)
     return result

@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from video.checkpoints import EndOfTraining, LastCheckpoint
 from video.errors import DatasetError
 from video.front_door import ShortErrors, explained
+from video.memory import keep_freed_memory
 from video.precision import precision_for
 from video.progress import MetricsFile, TrainingBar
 
@@ -144,6 +145,7 @@ def main(args: Sequence[str] | None = None) -> None:
             cannot be used, 2 where the command line cannot be understood, 130 or 1 after Ctrl-C and
             143 after SIGTERM.
     """
+    keep_freed_memory()
     torch.set_flush_denormal(True)  # denormal numbers are up to a hundred times slower on a CPU
     torch.set_float32_matmul_precision("high")
     sys.path.append(str(Path.cwd()))  # so that `class_path` finds the user's own files

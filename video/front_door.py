@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, auto_cli
 
 from video.errors import DatasetError
+from video.memory import keep_freed_memory
 
 READER_LEFT = 141
 """Exit code of a command that stops because nobody reads its output, as shells count SIGPIPE."""
@@ -91,6 +92,7 @@ def run_commands(
         SystemExit: with code 1 after a readable message where the data cannot be used, with code 2
             where the command line cannot be understood, 141 where nobody reads what it prints.
     """
+    keep_freed_memory()
     words = list(sys.argv[1:] if args is None else args)
     by_name = {_name(command): command for command in commands}
     with explained():

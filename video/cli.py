@@ -10,12 +10,14 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -28,6 +30,7 @@ from video.front_door import ShortErrors, explained
 from video.memory import keep_freed_memory
 from video.precision import precision_for
 from video.progress import MetricsFile, TrainingBar
+from video.run_folder import one_training_at_a_time
 
 # Harmless for what this project does, and nothing a user could act on: regular expressions that the
 # beginnings of the texts match.
@@ -83,7 +86,8 @@ class CommandLine(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
-            super()._run_subcommand(subcommand)
+            with self._own_folder() if subcommand == "fit" else nullcontext():
+                super()._run_subcommand(subcommand)
         except RuntimeError as error:
             if "Error(s) in loading state_dict" not in str(error):
                 raise
@@ -93,6 +97,13 @@ class CommandLine(LightningCLI):
                 "Leave --ckpt_path out to start anew, or pass the config.yaml that lies in the "
                 "checkpoint's run folder."
             ) from error
+
+    def _own_folder(self) -> AbstractContextManager[None]:
+        """Keeps others out of the run's folder, if it writes there."""
+        trainer = self._get(self.config, "trainer")
+        if trainer["fast_dev_run"] or trainer["barebones"] or rank_zero_only.rank != 0:
+            return nullcontext()
+        return one_training_at_a_time(Path(trainer["default_root_dir"]))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer, with checkpoints, metrics file and progress bar unless given."""

@@ -1,11 +1,15 @@
 import csv
+import fcntl
+import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 import torch
 import yaml
+from toy_training import ToyModel
 
 from video.cli import main
 
@@ -224,6 +228,43 @@ def test_debugging_shows_the_traceback(monkeypatch):
     monkeypatch.setenv("JSONARGPARSE_DEBUG", "true")
     with pytest.raises(ValueError, match="at least one input"):
         fit("--model.width", "0")
+
+
+def test_a_folder_in_which_a_training_runs_is_left_alone(uninterrupted, capsys, folder):
+    before = {path: path.read_bytes() for path in (folder / "runs").rglob("*.*")}
+    running = os.open("runs/toy", os.O_RDONLY)
+    fcntl.flock(running, fcntl.LOCK_EX)
+    try:
+        error, code = refused(capsys, "fit", "-c", "toy.yaml", "--trainer.max_steps", "3")
+    finally:
+        os.close(running)
+    assert code == 1
+    assert "another training is running in runs/toy" in error
+    assert {path: path.read_bytes() for path in (folder / "runs").rglob("*.*")} == before
+    fit("--trainer.max_steps", "3")  # it has ended
+    assert saved_step() == 3
+
+
+def is_free(folder):
+    """Whether another training may write there."""
+    other = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(other)
+    return True
+
+
+@pytest.mark.parametrize("words", [(), ("--model.fail_at", "7")])
+def test_a_training_holds_its_folder_until_it_ends(words, monkeypatch):
+    seen = []
+    monkeypatch.setattr(ToyModel, "on_train_start", lambda _: seen.append(is_free("runs/toy")))
+    with suppress(SystemExit):
+        fit(*words)
+    assert seen == [False]
+    assert is_free("runs/toy")
 
 
 def test_a_trial_run_writes_nothing(folder):

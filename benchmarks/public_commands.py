@@ -13,6 +13,9 @@ import yaml
 
 from video.clip_sources import ClipSource
 
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Asks for pages of 2 MiB, where the kernel gives them on request."""
+
 
 def fit(
     folder: Path,
@@ -82,4 +85,4 @@ def _call(*words: object) -> None:
     """Show a command and wait for it; what it prints goes to the error stream."""
     command = [str(word) for word in words]
     sys.stderr.write(f"$ {' '.join(command)}\n")  # at once: others may be writing beside it
-    subprocess.run(command, check=True, stdout=sys.stderr)
+    subprocess.run(command, check=True, stdout=sys.stderr, env=HUGE_PAGES | os.environ)

@@ -245,12 +245,15 @@ def refine(run: Run) -> None:
         real_environment=real,
         episodes=run.size.gate_episodes,
     )
-    curve = callback(
-        "policy.exploitation.ExploitationCurve",
-        real_environment=real,
-        every=run.halfway(run.round),
-        episodes=run.size.curve_episodes,
-    )
+    every = run.halfway(run.round)
+    on_the_way = callback("policy.snapshots.Snapshots", every=every)
+    if run.round == run.rounds:  # earlier rounds only find out what is wrong
+        on_the_way = callback(
+            "policy.exploitation.ExploitationCurve",
+            real_environment=real,
+            every=every,
+            episodes=run.size.curve_episodes,
+        )
     environment = {
         "checkpoint": str(run.world_model),
         "contexts": [str(run.data(name)) for name in ("mix", "rollouts")],
@@ -263,7 +266,7 @@ def refine(run: Run) -> None:
     for folder, seed in run.started():
         for name, options in {run.after: run.ppo, **run.ablations}.items():
             # the gate speaks of the clone, which is the same in all of them
-            callbacks = [frozen, gate, curve] if name == run.after else [frozen]
+            callbacks = [frozen, gate, on_the_way] if name == run.after else [frozen]
             inside = folder, name, seed, {"init_args": environment}, options, callbacks
             work.append(partial(ppo, run, *inside, run.iterations(run.round)))
     run.side_by_side(work)

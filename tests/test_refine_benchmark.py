@@ -84,6 +84,20 @@ def test_clones_are_refined_in_the_newest_world_model(benchmark, run, monkeypatc
     assert len({folder for _, folder in refined}) == 2
 
 
+def test_only_the_last_round_looks_at_reality_on_the_way(benchmark, run, monkeypatch):
+    refine = benchmark("refine")
+    callbacks = {}
+
+    def note(run, folder, name, seed, environment, options, given, iterations):
+        callbacks[run.round] = [one["class_path"].rpartition(".")[2] for one in given]
+
+    monkeypatch.setattr(refine, "ppo", note)
+    for number in (1, 2, 3):
+        refine.refine(run(number))
+    assert callbacks[1] == callbacks[2] == ["FrozenFolder", "Gate", "Snapshots"]
+    assert callbacks[3] == ["FrozenFolder", "Gate", "ExploitationCurve"]
+
+
 def test_the_last_round_has_no_anchor_and_an_ablation_tries_everything_else(run):
     assert [run(number).ppo["anchor_weight"] for number in (1, 2, 3, 4)] == [0.05, 0.05, 0, 0]
     assert set(run(3, ablation=True).ablations) == {"both", "no_penalty", "neither"}

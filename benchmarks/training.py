@@ -16,6 +16,7 @@ import lightning as L
 import torch
 
 from video.cli import CommandLine, quieten
+from video.memory import keep_freed_memory
 from worldmodel.training import WorldModelTraining
 
 FIT = ("fit", "-c", "configs/uwm.yaml", "--trainer.callbacks", "null")
@@ -61,6 +62,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--warmup", type=int, default=20)
     arguments, options = parser.parse_known_args()
+    keep_freed_memory()
     torch.set_flush_denormal(True)
     quieten()
     stopwatch = Stopwatch(arguments.warmup)

@@ -1,9 +1,9 @@
 """Memory that a process once got is kept, since every step wants as much again.
 
 glibc gives blocks of 32 MiB and more back to the kernel as soon as they are freed, and a new one
-comes page by page, each zeroed. A network that looks at frames frees and wants 200 MB in every step:
-a step of the inverse dynamics model took 0.54 to 0.66 s on two cores, and takes 0.42 s with what it
-freed. The world model's tensors are smaller; it is as fast as before.
+comes page by page, each zeroed. A network that looks at frames frees and wants 200 MB in every
+step: one of the inverse dynamics model took 0.54 to 0.66 s on two cores, and takes 0.42 s with what
+it freed. The world model's tensors are smaller; it is as fast as before.
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""Several action models that read together, each trained from other weights or other labels.
+"""Several action models that read together, each trained from weights of its own.
 
     ensemble.json        names this class and the members
     calibration.json     how far their common spread can be trusted, once that is measured
@@ -75,7 +75,7 @@ class Ensemble:
         """
         folder = Path(folder)
         with reading_model(folder):
-            names = json.loads((folder / DESCRIPTION).read_text())["members"]
+            names = json.loads((folder / DESCRIPTION).read_text()).get("members", [])
         members = [load_action_model(folder / name, device) for name in names]
         return cls(members, Calibration.load(folder))
 

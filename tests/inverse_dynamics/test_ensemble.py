@@ -134,6 +134,13 @@ def test_models_that_do_not_fit_together_are_refused(members, tmp_path):
         ensemble([members[0], faster], tmp_path / "out")
 
 
+def test_models_with_other_ranges_of_actions_are_refused(members):
+    models = [InverseDynamicsModel.from_pretrained(member) for member in members[:2]]
+    models[1].action_normalizer = Normalizer(np.array([-1.0, 0.0]), np.array([2.0, 10.0]))
+    with pytest.raises(DatasetError, match="model 1 of the ensemble has action_normalizer="):
+        Ensemble(models)
+
+
 def test_one_model_is_no_ensemble(members, tmp_path):
     with pytest.raises(DatasetError, match="two models or more, got 1"):
         ensemble(members[:1], tmp_path / "out")
@@ -153,6 +160,9 @@ def test_a_missing_member_is_named(members, tmp_path):
     (out / "member_1" / "inverse_dynamics.json").unlink()
     with pytest.raises(DatasetError, match="member_1"):
         load_action_model(out)
+    (out / DESCRIPTION).write_text("{}")
+    with pytest.raises(DatasetError, match="two models or more, got 0"):
+        Ensemble.from_pretrained(out)
     (out / DESCRIPTION).write_text("{")
     with pytest.raises(DatasetError, match="damaged"):
         load_action_model(out)

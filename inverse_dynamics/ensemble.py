@@ -15,6 +15,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -29,6 +30,7 @@ from video.safe_files import reading_model, whole_folder, write_json
 
 DESCRIPTION = "ensemble.json"
 MUST_AGREE = ("fps", "cameras", "frame_size", "action_names", "kinds", "latents_of")
+"""Beside the range of the actions."""
 
 
 class Ensemble:
@@ -51,15 +53,13 @@ class Ensemble:
             raise DatasetError(f"an ensemble wants two models or more, got {len(members)}.")
         first, *others = members
         for number, other in enumerate(others, 1):
-            wrong = [name for name in MUST_AGREE if getattr(other, name) != getattr(first, name)]
-            if first.action_normalizer.to_json() != other.action_normalizer.to_json():
-                wrong.append("action_normalizer")
-            if wrong:
-                name = wrong[0]
-                raise DatasetError(
-                    f"model {number} of the ensemble has {name}={getattr(other, name)}, model 0 "
-                    f"has {getattr(first, name)}. Train them with the same data and data.* options."
-                )
+            expected = _interface(first)
+            for name, value in _interface(other).items():
+                if value != expected[name]:
+                    raise DatasetError(
+                        f"model {number} of the ensemble has {name}={value}, model 0 has "
+                        f"{expected[name]}. Train them with the same data and data.* options."
+                    )
         self.members = tuple(members)
         self.calibration = calibration
         self.fps, self.cameras, self.frame_size = first.fps, first.cameras, first.frame_size
@@ -75,7 +75,7 @@ class Ensemble:
         """
         folder = Path(folder)
         with reading_model(folder):
-            names = json.loads((folder / DESCRIPTION).read_text()).get("members", [])
+            names = json.loads((folder / DESCRIPTION).read_text())["members"]
         members = [load_action_model(folder / name, device) for name in names]
         return cls(members, Calibration.load(folder))
 
@@ -144,3 +144,9 @@ def mixture(estimates: Sequence[Estimate], kinds: Sequence[str]) -> Estimate:
     variance = signed_error(means, mean.expand_as(means), kinds).square().mean(0)
     spread = (scales.square().mean(0) + variance / 2).sqrt()
     return Estimate(mean, torch.where(is_kind(kinds, "binary", means), binary_spread(mean), spread))
+
+
+def _interface(model: ActionModel) -> dict[str, Any]:
+    """What members must have in common, by the name that a user knows it by."""
+    common = {name: getattr(model, name) for name in MUST_AGREE}
+    return common | {"action range": model.action_normalizer.to_json()}

@@ -79,13 +79,15 @@ def reading_model(folder: Path) -> Iterator[None]:
     """Say of a saved model which folder it is that cannot be read, and what to do.
 
     Raises:
-        DatasetError: in place of what the libraries raise for missing and damaged files.
+        DatasetError: in place of what is raised for missing and damaged files, and for descriptions
+            that lack a key.
     """
     try:
         yield
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, json.JSONDecodeError, KeyError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise DatasetError(
-            f"{folder} is damaged or incomplete ({error}). Copy it again, or train it again."
+            f"{folder} is damaged or incomplete ({reason}). Copy it again, or train it again."
         ) from error
 
 

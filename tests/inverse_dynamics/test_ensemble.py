@@ -137,7 +137,8 @@ def test_models_that_do_not_fit_together_are_refused(members, tmp_path):
 def test_models_with_other_ranges_of_actions_are_refused(members):
     models = [InverseDynamicsModel.from_pretrained(member) for member in members[:2]]
     models[1].action_normalizer = Normalizer(np.array([-1.0, 0.0]), np.array([2.0, 10.0]))
-    with pytest.raises(DatasetError, match="model 1 of the ensemble has action_normalizer="):
+    told = r"model 1 .* has action range=.*'high': \[2.0, 10.0\].*, model 0 has .*'high'"
+    with pytest.raises(DatasetError, match=told):
         Ensemble(models)
 
 
@@ -161,7 +162,7 @@ def test_a_missing_member_is_named(members, tmp_path):
     with pytest.raises(DatasetError, match="member_1"):
         load_action_model(out)
     (out / DESCRIPTION).write_text("{}")
-    with pytest.raises(DatasetError, match="two models or more, got 0"):
+    with pytest.raises(DatasetError, match=f"{out} is damaged or incomplete .'members' is missing"):
         Ensemble.from_pretrained(out)
     (out / DESCRIPTION).write_text("{")
     with pytest.raises(DatasetError, match="damaged"):

@@ -186,8 +186,13 @@ class Policy:
                     f"{folder} has format {saved.get('format')}, this code reads {FORMAT}. Use the "
                     "version of this package that wrote it, or train again."
                 )
-            actor = build(saved["actor"])
-            weights = load_file(folder / WEIGHTS)
+            return cls._read(folder, saved, device)
+
+    @classmethod
+    def _read(cls, folder: Path, saved: dict[str, Any], device: str) -> "Policy":
+        """A saved policy, from its description."""
+        actor = build(saved["actor"])
+        weights = load_file(folder / WEIGHTS)
         try:
             actor.load_state_dict(weights)
         except RuntimeError as error:

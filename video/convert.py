@@ -89,5 +89,8 @@ def _open_all(source: Path, format: Format) -> list[Source]:
         return [open_hdf5(source)]
     files = sorted(file for file in source.iterdir() if file.suffix in HDF5_SUFFIXES)
     if not files:
-        raise DatasetError(f"{source} holds no {' or '.join(HDF5_SUFFIXES)} file, and is no zarr.")
+        raise DatasetError(
+            f"{source} holds no {' or '.join(HDF5_SUFFIXES)} file, and is no zarr. A folder of "
+            f"videos or a LeRobot dataset is used as it is: python -m video info {source}"
+        )
     return [open_hdf5(file) for file in files]

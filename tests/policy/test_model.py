@@ -93,6 +93,11 @@ def test_folders_that_are_no_policy_are_explained(tmp_path):
     (folder / "policy.json").write_text(json.dumps(saved | {"format": 99}))
     with pytest.raises(DatasetError, match="format 99"):
         Policy.from_pretrained(folder)
+    tiny_policy().save_pretrained(folder)
+    saved.pop("fps")
+    (folder / "policy.json").write_text(json.dumps(saved))
+    with pytest.raises(DatasetError, match=r"policy is damaged or incomplete \('fps' is missing"):
+        Policy.from_pretrained(folder)
 
 
 def test_an_actor_without_weights_cannot_be_saved(tmp_path):

@@ -47,6 +47,7 @@ from refine_layout import (
     SIZES,
     TIMES,
     Run,
+    by_round,
 )
 from refine_results import summary, table
 
@@ -194,17 +195,15 @@ def train_world_model(run: Run) -> None:
         return
     report = callback("worldmodel.report.RolloutReport", data=str(run.data("mix")))
     model: dict[str, Any] = {"objective": {"mix": QUERIES}}
-    steps = run.size.world_model
     if run.round > 1:
         last = str(run.world_model_of(run.round - 1))
         model |= {"start_from": last, "optimization": further_rates(run)}
-        steps = run.size.further
     fit(
         run.world_model.parent,
         ["configs/uwm.yaml", *run.size.overlays],
         model,
         {"datasets": run.datasets(rollouts=True), "autoencoder": str(run.autoencoder)},
-        training(steps) | {"callbacks": [report]},
+        training(by_round(run.size.world_model, run.round)) | {"callbacks": [report]},
     )
 
 
@@ -229,7 +228,7 @@ def train_heads(run: Run) -> None:
             ["configs/reward.yaml"],
             model,
             {"datasets": run.datasets(rollouts=True), "autoencoder": str(run.autoencoder)},
-            training(run.size.heads) | {"callbacks": [report]},
+            training(by_round(run.size.heads, run.round)) | {"callbacks": [report]},
         )
 
 

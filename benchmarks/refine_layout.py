@@ -44,10 +44,12 @@ class Size:
     Attributes:
         recording: configuration of the recording, which names the tasks.
         overlays: further configurations of the world model.
-        autoencoder, world_model, heads, cloning: steps of each training.
-        refinement: iterations of PPO by round; the last number holds for further ones, too. The
-            first round only finds out what is wrong with its world model.
-        further: of the world model in a further round, where it goes on from the last one's.
+        autoencoder, cloning: steps of each training.
+        world_model: steps by round; a further round goes on from the last one's model. Here and
+            below, the last number holds for further rounds, too.
+        heads: steps by round, each time from new weights.
+        refinement: iterations of PPO by round. Rounds before the last one only find out what is
+            wrong with their world model.
         starts: demonstrations of further clones whose rollouts the world model sees, beside those
             of the ones that are refined.
         rollouts: recorded episodes of each cloned policy with each noise, in every task; a third
@@ -66,20 +68,19 @@ class Size:
 
     recording: str = "configs/record.yaml"
     overlays: tuple[str, ...] = ()
-    autoencoder: int = 2800
-    world_model: int = 4200
-    further: int = 4000
-    heads: int = 80
-    cloning: int = 600
+    autoencoder: int = 700
+    world_model: tuple[int, ...] = (3600, 2000)
+    heads: tuple[int, ...] = (40,)
+    cloning: int = 100
     refinement: tuple[int, ...] = (16, 40)
-    starts: tuple[int, ...] = DEMONSTRATIONS
-    rollouts: int = 6
-    further_rollouts: int = 12
-    episodes: int = 50
-    ablation_episodes: int = 40
-    gate_episodes: int = 90
-    curve_episodes: int = 60
-    share: float = 0.6
+    starts: tuple[int, ...] = ()
+    rollouts: int = 8
+    further_rollouts: int = 8
+    episodes: int = 34
+    ablation_episodes: int = 34
+    gate_episodes: int = 45
+    curve_episodes: int = 18
+    share: float = 0.5
     num_envs: int = 128
     device: str = "cpu"
     rounds: int = 3
@@ -87,38 +88,37 @@ class Size:
 
 SIZES = {
     "cpu": Size(
-        autoencoder=700,
-        world_model=3600,
-        further=2000,
-        heads=40,
-        cloning=100,
-        starts=(),
-        rollouts=8,
-        further_rollouts=8,
-        episodes=34,
-        ablation_episodes=34,
-        gate_episodes=45,
-        curve_episodes=18,
-        share=0.5,
+        world_model=(1400, 1000, 1600),
+        heads=(20, 20, 40),
+        refinement=(10, 24, 40),
     ),
     "cpu_long": Size(),
     "gpu": Size(
         recording="configs/record_world4rl.yaml",
         overlays=("configs/size/small.yaml",),
+        autoencoder=2800,
+        world_model=(12000, 6000),
+        heads=(80,),
+        cloning=600,
+        starts=DEMONSTRATIONS,
+        rollouts=6,
+        further_rollouts=12,
+        episodes=50,
+        ablation_episodes=40,
+        gate_episodes=90,
+        curve_episodes=60,
         share=1.0,
-        world_model=12000,
-        further=6000,
         num_envs=512,
         device="cuda",
         rounds=2,
     ),
     "toy": Size(  # to see every stage run; its figures mean nothing
         autoencoder=30,
-        world_model=30,
-        further=10,
-        heads=4,
+        world_model=(30, 10),
+        heads=(4,),
         cloning=30,
         refinement=(2,),
+        starts=DEMONSTRATIONS,
         rollouts=1,
         further_rollouts=1,
         episodes=2,

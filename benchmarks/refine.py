@@ -44,6 +44,7 @@ from refine_layout import (
     DEMONSTRATIONS,
     SAMPLER_STEPS,
     SIMULATOR,
+    SIZE,
     SIZES,
     TIMES,
     Run,
@@ -55,7 +56,8 @@ VALIDATION_SEED, EVALUATION_SEED = 200000, 500000
 ROLLOUT_SEED, BETWEEN_ROUNDS = 600000, 40000
 ROUNDS = range(1, 6)
 """As many as have seeds of their own."""
-VALIDATION_SHARE = 1 / 9
+VALIDATION_SHARE, CLONES_SHARE = 1 / 9, 1 / 4
+"""Episodes that are kept from training, over those that are not; of the clones' rollouts, twice."""
 EXPERTS = {"policy": ["Expert()", "Expert(noise=0.3)"]}
 """Whose successful episodes are demonstrations."""
 FURTHER_RATE = 0.7
@@ -116,17 +118,30 @@ def main() -> None:
         options.jobs,
         rounds,
     )
+    keep_apart(options.out, options.size)
     for number, name in in_order(options.only, rounds):
         run.round = number
         began = time.monotonic()
-        STAGES[name](run)
-        count_time(run.out / TIMES, run.of_round(name), time.monotonic() - began)
+        try:
+            STAGES[name](run)
+        finally:  # what a stopped stage has done is not done again
+            count_time(run.out / TIMES, run.of_round(name), time.monotonic() - began)
     if "compare" in options.only:
         result = {"size": options.size}
         result |= summary(run)
         (run.results / run.start / "result.json").write_text(json.dumps(result, indent=2) + "\n")
         print(table(result), file=sys.stderr)
         print(json.dumps(result))
+
+
+def keep_apart(out: Path, size: str) -> None:
+    """Refuse a folder of another size, whose stages would pass for this one's."""
+    note = out / SIZE
+    known = note.read_text().strip() if note.exists() else size
+    if known != size:
+        sys.exit(f"{out} is of --size {known}: name another folder by --out for {size}")
+    out.mkdir(parents=True, exist_ok=True)
+    note.write_text(f"{size}\n")
 
 
 def in_order(chosen: list[str], rounds: int) -> Iterator[tuple[int, str]]:
@@ -171,10 +186,11 @@ def clone_all(run: Run) -> None:
 
 def record_rollouts(run: Run) -> None:
     """Record what the clones do, or what the policies do that the last round refined."""
-    count, kept = run.size.rollouts, 1 / 3
+    count, kept = run.size.rollouts, CLONES_SHARE
     if run.round > 1:
         count, kept = run.size.further_rollouts, VALIDATION_SHARE
-    episodes = {"train": count, "validation": scaled(count, kept)}
+    held_out = scaled(count, kept)  # to fit the threshold of success to, and for the gate
+    episodes = {"train": count, "validation": held_out, "test": held_out}
     sources = []
     for label, folder, noises in run.rolled_out():
         for noise in noises:
@@ -240,7 +256,7 @@ def refine(run: Run) -> None:
     frozen = callback("policy.frozen.FrozenFolder", folder=str(run.world_model))
     gate = callback(
         "policy.gate.Gate",
-        failures=str(run.data("rollouts")),
+        failures=[str(run.data(name)) for name in run.rollouts],
         real_environment=real,
         episodes=run.size.gate_episodes,
     )
@@ -299,7 +315,8 @@ def ppo(
     iterations: int,
 ) -> None:
     """Refine the clone in a folder, in an environment, with options of PPO."""
-    if not (folder / name / "policy").exists():
+    measured = name == run.after and run.round == run.rounds
+    if not (folder / name / (COMPARED if measured else "policy")).exists():  # which comes last
         model = {
             "policy": str(folder / BEFORE / "policy"),
             "environment": environment,

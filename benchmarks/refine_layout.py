@@ -11,7 +11,7 @@ from public_commands import side_by_side
 Number = TypeVar("Number", int, float)
 
 AFTER, BEFORE, SIMULATOR = "after", "before", "simulator"
-TIMES = "times.json"
+TIMES, SIZE = "times.json", "size.txt"
 COMPARED, COMPARED_SNAPSHOTS = "comparison.json", "comparison_of_snapshots.json"
 
 DEMONSTRATIONS = (2, 1)
@@ -52,10 +52,10 @@ class Size:
             wrong with their world model.
         starts: demonstrations of further clones whose rollouts the world model sees, beside those
             of the ones that are refined.
-        rollouts: recorded episodes of each cloned policy with each noise, in every task; a third
-            as many are kept for the gate.
+        rollouts: recorded episodes of each cloned policy with each noise, in every task; a quarter
+            as many are kept to validate on, and as many for the gate.
         further_rollouts: likewise of each refined policy, and of what it was halfway; of these a
-            ninth is kept.
+            ninth is kept, twice.
         episodes: of an evaluation, in every task.
         ablation_episodes: likewise, of a policy that is refined in a further way.
         gate_episodes: of the gate, in all.

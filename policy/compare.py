@@ -45,7 +45,7 @@ def compare(
         interval of drawing the episodes again.
 
     Raises:
-        DatasetError: fewer than two evaluations, or some that do not belong together.
+        DatasetError: fewer than two evaluations, or some on different episodes.
     """
     read = [_read(path) for path in evaluations]
     names = names or [name_of(result["policy"]) for result in read]
@@ -61,6 +61,12 @@ def compare(
             "Evaluate all policies with the same --seed and --episodes."
         )
     tasks = [episode["task"] for episode in read[0][REAL]["each"]]
+    for path, found in zip(evaluations, read, strict=True):
+        if [episode["task"] for episode in found[REAL]["each"]] != tasks:
+            raise DatasetError(
+                f"{path} was evaluated on other tasks than {evaluations[0]}. Evaluate all policies "
+                "in the same environments."
+            )
     result: dict[str, Any] = {
         "policies": [
             {

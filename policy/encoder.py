@@ -58,6 +58,17 @@ class ObservationEncoder(nn.Module):
         vector.center.copy_(torch.from_numpy(normalizer.low) + half)
         vector.half_range.copy_(torch.where(half > 0, half, torch.ones_like(half)))
 
+    def normalize_like(self, network: nn.Module) -> None:
+        """Bring vectors to [-1, 1] as a network does that looks at the same ones."""
+        for other in network.modules():
+            if not isinstance(other, ObservationEncoder):
+                continue
+            for key in self.embed.keys() & other.embed.keys():
+                vector, known = self.embed[key], other.embed[key]
+                if isinstance(vector, Vector) and isinstance(known, Vector):
+                    vector.center.copy_(known.center)
+                    vector.half_range.copy_(known.half_range)
+
     def forward(self, observation: Observation) -> Float[Tensor, "envs width"]:
         """Features of every environment's observation."""
         parts = [embed(observation[key]) for key, embed in self.embed.items()]

@@ -9,6 +9,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from jaxtyping import UInt8
 
 from policy.model import as_actions, steps_of
+from policy.rollout import told
 
 
 class Acting(Protocol):
@@ -129,14 +130,13 @@ def _batch(
         actions = as_actions(policy.act(observations, steps=steps), env)
         observations, reward, terminated, truncated, info = env.step(actions)
         over = terminated | truncated
-        final = info.get("final_info", {})
+        success = told(info, "success", len(seeds)) > 0
+        elapsed = told(info, "elapsed_steps", len(seeds)).astype(int)  # 0 where it is not told
         for i in np.flatnonzero(going).tolist():
-            told = final if over[i] and "elapsed_steps" in final else info
             episode = episodes[i]
             episode.total += float(reward[i])
-            episode.success |= bool(told.get("success", np.zeros(len(seeds)))[i])
-            elapsed = told.get("elapsed_steps")
-            episode.steps = episode.steps + steps if elapsed is None else int(elapsed[i])
+            episode.success |= bool(success[i])
+            episode.steps = int(elapsed[i]) or episode.steps + steps
         at_once = (
             _autoreset_mode(env) == AutoresetMode.SAME_STEP
         )  # its frame is of the next episode

@@ -15,7 +15,7 @@ from policy.described import load_policy, results_of
 from policy.episodes import Acting, Played, PlayedEpisode, play
 from policy.evaluation_pictures import write_pictures
 from policy.intervals import fixed_and_broken, wilson
-from policy.model import Policy
+from policy.model import Policy, steps_of
 from policy.truth import agreement
 from video.errors import DatasetError
 from video.safe_files import write_json
@@ -54,6 +54,8 @@ def evaluate(
         What the JSON file holds.
     """
     envs = {name: env for name, env in ((REAL, real), (IMAGINED, imagined)) if env is not None}
+    if episodes < 1:
+        raise DatasetError(f"--episodes {episodes} must be at least 1")
     if not envs:
         raise DatasetError(
             "no environment to evaluate in: pass --config configs/evaluate.yaml, or name one by "
@@ -81,12 +83,28 @@ def evaluate(
         result["before"] = str(before)
     out = out or results_of(policy) / "evaluation.json"
     write_json(out, result)
-    rates = [env.metadata.get("render_fps") or 10 for env in envs.values()]
-    written = write_pictures(out.parent, played, rates[0] / loaded.chunk)
+    shown = next(iter(envs.values()))
+    rate = (shown.metadata.get("render_fps") or 10) / steps_of(shown)
+    written = write_pictures(out.parent, played, rate)
     print(table(result))
     for path in (out, *written):
         print(f"wrote {path}")
     return result
+
+
+def check(policy: Acting, envs: dict[str, VectorEnv]) -> None:
+    """Make sure that a policy can act in all environments; one that cannot tell is believed.
+
+    Raises:
+        DatasetError: observations, actions or latents that it was not trained with.
+    """
+    if not isinstance(policy, Policy):
+        return
+    for name, env in envs.items():
+        try:
+            policy.check(env)
+        except ValueError as error:
+            raise DatasetError(f"the policy and the {name} environment: {error}") from error
 
 
 def play_everywhere(
@@ -187,9 +205,8 @@ def _figures(episodes: Sequence[PlayedEpisode]) -> dict[str, Any]:
 def _checked(path: Path, envs: dict[str, VectorEnv], device: str) -> Policy:
     """A policy that can act in these environments."""
     policy = load_policy(path, device)
-    for name, env in envs.items():
-        try:
-            policy.check(env)
-        except ValueError as error:
-            raise DatasetError(f"{path} and the {name} environment: {error}") from error
+    try:
+        check(policy, envs)
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}") from error
     return policy

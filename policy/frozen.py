@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 
@@ -22,11 +23,17 @@ class FrozenFolder(L.Callback):
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise DatasetError(f"{folder} is no folder. Name that of the model that stays frozen.")
-        self._before = ""
+        self._before = self._resumed = ""
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Look at it."""
-        self._before = folder_hash(self.folder)
+        """Look at it.
+
+        Raises:
+            DatasetError: it has changed since the run that is resumed.
+        """
+        self._before, resumed, self._resumed = folder_hash(self.folder), self._resumed, ""
+        if resumed not in ("", self._before):
+            raise self._changed()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look at it again.
@@ -35,10 +42,22 @@ class FrozenFolder(L.Callback):
             DatasetError: it has changed.
         """
         if folder_hash(self.folder) != self._before:
-            raise DatasetError(
-                f"{self.folder} changed while it had to stay frozen: what this run reports is not "
-                "about one model. Keep other programs from writing there, and run it again."
-            )
+            raise self._changed()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the folder was at the start."""
+        return {"before": self._before}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Of the run that is resumed."""
+        self._resumed = state_dict.get("before", "")
+
+    def _changed(self) -> DatasetError:
+        return DatasetError(
+            f"{self.folder} changed while it had to stay frozen: what this run reports is not "
+            "about one model. Keep other programs from writing there, and run it again from the "
+            "start, without --ckpt_path."
+        )
 
 
 def folder_hash(folder: Path) -> str:

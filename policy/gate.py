@@ -5,7 +5,7 @@ in imagination, stay failures? And does the policy succeed there as often as it 
 RL finds whatever the imagination gets wrong in its favour.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,12 +15,12 @@ from gymnasium.vector import VectorEnv
 from jaxtyping import Bool, Float
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from policy.episodes import Acting, play
-from policy.evaluate import IMAGINED, REAL, play_everywhere
+from policy.episodes import Acting
+from policy.evaluate import IMAGINED, REAL, check, play_everywhere
 from policy.model import Policy, as_actions, steps_of
 from policy.rollout import told
 from video.episodes import EpisodeDataset, open_dataset
-from video.errors import DatasetError
+from video.errors import DatasetError, SimulatorMissing
 from video.safe_files import write_json
 
 
@@ -99,8 +99,9 @@ class Gate(L.Callback):
     It does not stop the run: what a failed gate means for the result is for people to judge.
 
     Args:
-        failures: a dataset with failed episodes that the world model was not trained on.
-        split: of that dataset.
+        failures: dataset, or several, with failed episodes that neither the world model nor its
+            heads were trained on; not those, either, that the threshold of success was fitted to.
+        split: of each.
         tasks: of these tasks only.
         most_false: share of the replayed failures that may become successes.
         real_success: of the policy, if it was measured before.
@@ -118,8 +119,8 @@ class Gate(L.Callback):
 
     def __init__(
         self,
-        failures: str,
-        split: str = "validation",
+        failures: str | list[str],
+        split: str = "test",
         tasks: list[str] | None = None,
         most_false: float = 0.1,
         real_success: float | None = None,
@@ -131,7 +132,8 @@ class Gate(L.Callback):
         for name, share in (("most_false", most_false), ("real_success", real_success)):
             if share is not None and not 0 <= share <= 1:
                 raise ValueError(f"{name}={share} must lie in [0, 1]")
-        self.dataset = open_dataset(failures)
+        paths = [failures] if isinstance(failures, str) else failures
+        self.datasets = [open_dataset(path) for path in paths]
         self.split, self.tasks = split, tasks
         self.most_false, self.tolerance = most_false, tolerance
         self.real_success, self.real_environment = real_success, real_environment
@@ -156,20 +158,25 @@ class Gate(L.Callback):
         Args:
             policy: that is to be refined.
             environment: the imagined one; its `reset` takes the options "context" and "state".
+
+        Raises:
+            DatasetError: a real environment that the policy cannot act in, or no failure to replay.
         """
-        recordings = failed_recordings(self.dataset, self.split, self.tasks)
-        false = replayed_successes(environment, recordings)
-        known, simulator = self.real_success, self._simulator()
-        if simulator is not None:
-            try:
-                both = {REAL: simulator, IMAGINED: environment}
-                played = play_everywhere(policy, both, self.seeds)
-            finally:
+        envs, known = {IMAGINED: environment}, self.real_success
+        simulator = self._simulator()
+        try:
+            if simulator is not None:
+                check(policy, {REAL: simulator})
+                envs[REAL] = simulator
+            recordings = failed_recordings(self.datasets, self.split, self.tasks)
+            false = replayed_successes(environment, recordings)
+            played = play_everywhere(policy, envs, self.seeds)
+        finally:
+            if simulator is not None:
                 simulator.close()
+        episodes = played[IMAGINED].episodes
+        if REAL in played:
             known = float(np.mean([episode.success for episode in played[REAL].episodes]))
-            episodes = played[IMAGINED].episodes
-        else:
-            episodes = play(policy, environment, self.seeds).episodes
         return GateResult(
             failures=len(false),
             false_successes=int(false.sum()),
@@ -185,26 +192,39 @@ class Gate(L.Callback):
             return None
         try:
             return self.real_environment()
-        except DatasetError as error:
+        except SimulatorMissing as error:
             rank_zero_warn(f"the gate does not know how the policy does in reality: {error}")
             return None
 
 
 def failed_recordings(
-    dataset: EpisodeDataset, split: str, tasks: Sequence[str] | None = None
+    datasets: Sequence[EpisodeDataset], split: str, tasks: Sequence[str] | None = None
 ) -> list[Recording]:
     """Episodes without any success, of which all actions are known.
 
     Raises:
-        DatasetError: no such split, no success recorded, or no failure.
+        DatasetError: a dataset without such a split or without a recorded success, or no failure in
+            any of them.
     """
+    found = [one for dataset in datasets for one in _failures(dataset, split, tasks)]
+    if not found:
+        raise DatasetError(
+            f"{', '.join(str(dataset.path) for dataset in datasets)}: no failed episode in split "
+            f"{split!r}{'' if tasks is None else f' of {list(tasks)}'}, so the gate has nothing to "
+            "replay. Record some, with a policy that fails."
+        )
+    return found
+
+
+def _failures(
+    dataset: EpisodeDataset, split: str, tasks: Sequence[str] | None
+) -> Iterator[Recording]:
     if split not in dataset.splits or not {"success", "actions"} <= set(dataset.columns):
         raise DatasetError(
             f"{dataset.path} has the splits {sorted(dataset.splits)} and the columns "
             f"{sorted(dataset.columns)}; the gate replays failures of split {split!r} and needs "
             "'actions' and 'success'. Name another dataset or split."
         )
-    found = []
     for episode in dataset.splits[split]:
         start = int(dataset.starts[episode])
         rows = slice(start, start + int(dataset.lengths[episode]) - 1)
@@ -219,14 +239,7 @@ def failed_recordings(
         ]
         state = dataset.columns["state"][start] if "state" in dataset.columns else None
         actions = dataset.columns["actions"][rows].astype(np.float32)
-        found.append(Recording(np.stack(views, axis=1), state, actions))
-    if not found:
-        raise DatasetError(
-            f"{dataset.path} has no failed episode in split {split!r}"
-            f"{'' if tasks is None else f' of {list(tasks)}'}, so the gate has nothing to replay. "
-            "Record some, with a policy that fails."
-        )
-    return found
+        yield Recording(np.stack(views, axis=1), state, actions)
 
 
 def replayed_successes(

@@ -49,8 +49,8 @@ class PPOOptions:
         value_clip: how far a value may move in one update; infinity: as far as it wants.
         anchor_weight: of KL(policy || anchor), the actor as it was at the start.
         entropy_weight: of the entropy, which is to stay high.
-        uncertainty_penalty: of a reward, for one unit of `info["uncertainty"]` above what the
-            other environments have in the same step: what it is anyway must not pay for haste.
+        uncertainty_penalty: of a reward, for one unit of `info["uncertainty"]` above what other
+            episodes have at the same age: what it is anyway must not pay for haste.
         critic_warmup: rollouts from which only the critic learns, before the actor moves.
         gradient_clip: largest norm of the gradients of actor and critic, each.
     """
@@ -228,7 +228,7 @@ class PPO:
         advantages = advantages_of(
             penalized(
                 rollout.rewards,
-                above_average(rollout.uncertainty, rollout.valid),
+                above_average(rollout.uncertainty, rollout.age, rollout.valid),
                 options.uncertainty_penalty,
             ),
             options.discount * ~over,

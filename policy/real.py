@@ -60,7 +60,8 @@ class RealVectorEnv(VectorEnv):
         device: where frames are encoded.
 
     Raises:
-        DatasetError: a simulator that cannot be made, or that does not tell the robot's state.
+        SimulatorMissing: a simulator that is not installed.
+        DatasetError: one that cannot be made, or that does not tell the robot's state.
         ValueError: any other argument that does not fit, by name.
     """
 
@@ -103,9 +104,17 @@ class RealVectorEnv(VectorEnv):
                 autoencoder = FrameAutoencoder.from_pretrained(autoencoder)
             self.encoder = autoencoder.to(device)
         self.workers = Workers(min(workers, num_envs), env_kwargs or {})
-        actions, first, fps = self.workers.spaces(self.ids[0])
-        if not isinstance(actions, spaces.Box) or len(actions.shape) != 1:
-            raise ValueError(f"{self.ids[0]} has actions {actions}, not a Box of one dimension")
+        every = [self.workers.spaces(name) for name in self.ids]
+        actions, first, fps = every[0]
+        for name, (own, *_) in zip(self.ids, every, strict=True):
+            if not isinstance(own, spaces.Box) or len(own.shape) != 1:
+                raise ValueError(f"{name} has actions {own}, not a Box of one dimension")
+            if own != actions:
+                raise ValueError(
+                    f"{name} has actions {own}, {self.ids[0]} has {actions}. Make an environment "
+                    "for each."
+                )
+        assert isinstance(actions, spaces.Box)
         if state and first.state is None:
             raise DatasetError(
                 f"{self.ids[0]} does not tell the robot's state (no agent_pos). Use state=False."

@@ -55,8 +55,8 @@ class Refinement(L.LightningModule):
         ppo: what PPO does with a rollout.
         steps: of every environment in a rollout.
         restart: begin new episodes with every rollout, and report only on the first of each
-            environment; then `steps` should be the horizon. A resumed run then goes on exactly as
-            it would have. Otherwise episodes go on over the ends of rollouts.
+            environment; `steps` then have to reach the horizon, and a resumed run goes on exactly
+            as it would have. Otherwise episodes go on over the ends of rollouts.
         uncertainty_limit: early truncation behind a step with more `info["uncertainty"]` than this.
         curriculum: which tasks episodes begin with; None: as the environment likes. With one,
             `success` in the metrics is the mean over tasks, whose own rates stand beside it.
@@ -64,8 +64,9 @@ class Refinement(L.LightningModule):
 
     Raises:
         DatasetError: the folder is no policy, or its actor cannot be trained by itself.
-        ValueError: an environment that the policy cannot act in, a deadline without `restart`, or a
-            curriculum for an environment without stored contexts.
+        ValueError: an environment that the policy cannot act in, steps that end before its
+            episodes do, a deadline without `restart`, or a curriculum for an environment without
+            stored contexts.
     """
 
     def __init__(
@@ -97,6 +98,13 @@ class Refinement(L.LightningModule):
                 f"{self.cloned.chunk}, and what is not carried out cannot be learned from. Set "
                 f"the environment's chunk to {self.cloned.chunk}."
             )
+        horizon = getattr(environment, "horizon", None)
+        if restart and horizon is not None and steps * chunk < horizon:
+            raise ValueError(
+                f"steps={steps} of {chunk} actions end before the horizon of {horizon}, and what "
+                "is cut off would be missing among the failures. Set model.steps to "
+                f"{-(-horizon // chunk)}, or restart to false."
+            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             trained = _trainable(self.cloned, actor)
@@ -109,7 +117,11 @@ class Refinement(L.LightningModule):
         assert isinstance(trained, StochasticActor)
         self.learner = PPO(trained, self.critic, ppo)
         self.collector = Collector(
-            environment, trained, self.cloned.action_normalizer, uncertainty_limit
+            environment,
+            trained,
+            self.cloned.action_normalizer,
+            self.cloned.shapes,
+            uncertainty_limit,
         )
 
     @property

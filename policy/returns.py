@@ -73,20 +73,24 @@ def penalized(
 
 
 def above_average(
-    uncertainty: Float[Tensor, "L E"], valid: Bool[Tensor, "L E"]
+    uncertainty: Float[Tensor, "L E"], age: Float[Tensor, "L E"], valid: Bool[Tensor, "L E"]
 ) -> Float[Tensor, "L E"]:
-    """By how much an environment is less certain than the others in the same step.
+    """By how much a step is less certain than others of episodes that are as old.
 
-    u_le - mean over valid e' of u_le', and 0 where a step is not valid. A model's uncertainty grows
-    with the horizon whatever is done; taken as it is, it would be a price on every further step.
+    u_le - mean of u over all valid steps of age_le, and 0 where a step is not valid. A model's
+    uncertainty grows with the horizon whatever is done; taken as it is, it would be a price on
+    every further step.
 
     Args:
         uncertainty: u, of every step.
+        age: steps that its episode was old.
         valid: which of them count.
     """
-    known = torch.where(valid, uncertainty, torch.zeros_like(uncertainty))
-    mean = known.sum(1, keepdim=True) / valid.sum(1, keepdim=True).clamp(min=1)
-    return torch.where(valid, uncertainty - mean, torch.zeros_like(uncertainty))
+    known, old = torch.where(valid, uncertainty, torch.zeros_like(uncertainty)), age.long()
+    none = uncertainty.new_zeros(int(old.max()) + 1)
+    counts = none.index_add(0, old.flatten(), valid.flatten().to(none.dtype))
+    means = none.index_add(0, old.flatten(), known.flatten()) / counts.clamp(min=1)
+    return torch.where(valid, known - means[old], known)
 
 
 def explained_variance(

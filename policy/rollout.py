@@ -103,6 +103,8 @@ class Collector:
         actor: plays.
         normalizer: actions in [-1, 1] to the environment's units; None: by the bounds of its Box,
             or nothing to do for a Discrete space.
+        shapes: by key, the shape of what the actor needs to see; None: all that is shown, under the
+            environment's own keys.
         uncertainty_limit: early truncation: what follows a step with more `info["uncertainty"]`
             than this has no part in the rollout; that step ends the episode without terminating.
         device: where the actor is.
@@ -116,6 +118,7 @@ class Collector:
         envs: VectorEnv,
         actor: StochasticActor,
         normalizer: Normalizer | None = None,
+        shapes: Shapes | None = None,
         uncertainty_limit: float | None = None,
         device: torch.device | str = "cpu",
     ):
@@ -126,7 +129,7 @@ class Collector:
                 "with autoreset_mode 'same_step' or 'next_step'"
             )
         self.envs, self.actor, self.device = envs, actor, device
-        self.shapes: Shapes = shapes_of(envs.single_observation_space)
+        self.shapes = shapes or shapes_of(envs.single_observation_space)
         self.commands = Commands(envs, normalizer)
         self.uncertainty_limit = uncertainty_limit
         self._observation: Observation | None = None

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
-from video.errors import DatasetError
+from video.errors import DatasetError, SimulatorMissing
 from video.simulators.episode import observed
 from video.simulators.processes import one_thread
 
@@ -200,7 +200,9 @@ def _make(env: str, kwargs: dict[str, Any]) -> gymnasium.Env:
         env = f"{'video.simulators' if package == 'metaworld' else package}:{env}"
     try:
         return gymnasium.make(env, render_mode="rgb_array", disable_env_checker=True, **kwargs)
-    except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+        raise SimulatorMissing(f"{env} cannot be made: {error}") from error
+    except (gymnasium.error.Error, TypeError, ValueError) as error:
         raise DatasetError(f"{env} cannot be made: {error}") from error
 
 

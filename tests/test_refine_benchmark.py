@@ -69,7 +69,7 @@ def test_a_further_round_begins_with_what_became_of_the_clones(run):
     assert {noise for *_, noises in run(1).rolled_out() for noise in noises} == {0.0, 0.3}
     folder = run(3).out / "2_demonstrations" / "seed_0" / "after_2"
     rolled_out = [folder for _, folder, _ in run(3).rolled_out()]
-    assert rolled_out[:2] == [folder / "snapshots" / "000020", folder]
+    assert rolled_out[:2] == [folder / "snapshots" / "000012", folder]
 
 
 def test_clones_are_refined_in_the_newest_world_model(benchmark, run, monkeypatch):
@@ -110,6 +110,52 @@ def test_a_batch_is_shared_out_in_full(run, number):
     assert sum(source["weight"] for source in trained_on) == pytest.approx(1)
     assert len(trained_on) == number + 1
     assert validation["split"] is None
+
+
+def test_a_curve_that_was_cut_off_is_measured(benchmark, run, monkeypatch):
+    refine = benchmark("refine")
+    fitted = []
+    monkeypatch.setattr(refine, "fit", lambda folder, *_: fitted.append(folder))
+    chosen = run(3)
+    for folder, _ in chosen.started():
+        (folder / "after_3" / "policy").mkdir(parents=True)
+    refine.refine(chosen)
+    assert len(fitted) == 2
+    for folder in fitted:
+        (folder / "comparison.json").touch()
+    refine.refine(chosen)
+    assert len(fitted) == 2
+
+
+def test_the_gate_replays_failures_of_every_round(benchmark, run, monkeypatch):
+    refine = benchmark("refine")
+    gates = []
+    monkeypatch.setattr(refine, "ppo", lambda *words: gates.append(words[6][1]["init_args"]))
+    refine.refine(run(3))
+    names = [Path(path).name for path in gates[0]["failures"]]
+    assert names == ["rollouts_3", "rollouts_2", "rollouts"]
+
+
+def test_a_folder_belongs_to_one_size(benchmark, tmp_path):
+    refine = benchmark("refine")
+    refine.keep_apart(tmp_path / "new", "toy")
+    refine.keep_apart(tmp_path / "new", "toy")
+    with pytest.raises(SystemExit, match="is of --size toy"):
+        refine.keep_apart(tmp_path / "new", "cpu")
+
+
+def test_the_minutes_of_a_stopped_stage_count(benchmark, run, monkeypatch, tmp_path):
+    refine = benchmark("refine")
+
+    def stopped(run):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(refine.STAGES, "record", stopped)
+    words = ["refine.py", "--out", str(tmp_path), "--only", "record"]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(KeyboardInterrupt):
+        refine.main()
+    assert json.loads((tmp_path / "times.json").read_text())["record"] >= 0
 
 
 def test_policies_that_all_fail_are_reported_too(benchmark):

@@ -66,6 +66,7 @@ class ResidualActor(ActorNetwork):
         }
         seen = {**shapes, BASE: (base.chunk * base.action_dim,)}
         self.residual = GaussianActor(seen, base.action_dim, base.chunk, **self.sizes)
+        self.residual.encoder.normalize_like(base)
 
     def distribution(self, observation: Observation) -> Independent:
         """Of whole chunks: batch shape (E,), event shape (k, A)."""

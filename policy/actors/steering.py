@@ -69,6 +69,7 @@ class SteeringActor(ActorNetwork):
         }
         noise_chunk, noise_size = base.noise_shape
         self.steering = GaussianActor(shapes, noise_size, noise_chunk, **self.sizes)
+        self.steering.encoder.normalize_like(base)
 
     def distribution(self, observation: Observation) -> Independent:
         """Of the noise: batch shape (E,), event shape (k, A)."""

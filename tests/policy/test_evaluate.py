@@ -3,6 +3,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from counting_envs import counting_envs
+from gymnasium.vector import AutoresetMode
 from imagined_environments import shared_model, success_at
 from PIL import Image
 from tiny_autoencoders import tiny_autoencoder
@@ -55,6 +57,18 @@ def test_episodes_are_those_of_their_seeds(mode, num_envs):
         assert len(episode.frames) == frames - (mode == "same_step")
     assert [e.success for e in episodes[1::2]] == [True] * 3
     assert not all(e.success for e in episodes[::2])
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+def test_successes_and_steps_of_any_environment_count(mode):
+    class Halt:
+        def act(self, observations, steps=None):
+            return np.zeros((len(observations), steps, 2), np.float32)
+
+    # of CountingEnv 0 the last step of two is a success; number 1 says nothing in its last one
+    first, second = play(Halt(), counting_envs(mode, 2, discrete=False), [0, 0]).episodes
+    assert (first.success, first.steps, first.total) == (True, 2, 3)
+    assert (second.success, second.steps, second.total) == (False, 3, 6)
 
 
 def test_imagined_episodes_begin_where_the_real_ones_did():
@@ -145,6 +159,17 @@ def test_a_policy_in_both_environments(policies, capsys):
         assert picture.width > 480
 
 
+def test_evaluations_on_other_tasks_are_not_compared(policies):
+    paths = []
+    for number, names in enumerate((["Left", "Right"], ["Left", "Down"])):
+        each = [{"seed": n, "task": task, "success": n == 0} for n, task in enumerate(names)]
+        found = {"policy": "p", **{env: {"each": each} for env in ("real", "imagined")}}
+        paths.append(policies[0].parent / f"{number}.json")
+        paths[-1].write_text(json.dumps(found))
+    with pytest.raises(DatasetError, match=r"1\.json was evaluated on other tasks than"):
+        compare(paths)
+
+
 def test_one_environment_is_enough_for_figures_but_not_to_compare(policies):
     result = evaluate(policies[0], real(render_mode=None), episodes=2, seed=0)
     assert "imagined" not in result
@@ -157,6 +182,8 @@ def test_one_environment_is_enough_for_figures_but_not_to_compare(policies):
 def test_evaluations_that_cannot_be_are_explained(policies, tmp_path):
     with pytest.raises(DatasetError, match="no environment"):
         evaluate(policies[0])
+    with pytest.raises(DatasetError, match="--episodes 0 must be at least 1"):
+        evaluate(policies[0], real(), episodes=0)
     with pytest.raises(DatasetError, match="the real environment: the environment takes 4"):
         evaluate(policies[0], real(chunk=4))
     with pytest.raises(DatasetError, match="does not exist"):

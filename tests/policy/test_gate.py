@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from imagined_environments import imagined, success_at
+from tiny_policies import tiny_policy
 
 from policy.gate import Gate, GateResult, Recording, failed_recordings, replayed_successes
 from policy.model import Policy
 from video.episodes import open_dataset
-from video.errors import DatasetError
+from video.errors import DatasetError, SimulatorMissing
 from worldmodel.environment import ImaginedVectorEnv
 
 
@@ -67,8 +68,10 @@ def test_begins_where_the_recordings_began(monkeypatch):
 
 
 def test_failed_recordings_are_those_without_a_success(tiny_dataset, square_episodes):
-    found = failed_recordings(open_dataset(tiny_dataset), "train")
+    dataset = open_dataset(tiny_dataset)
+    found = failed_recordings([dataset], "train")
     assert len(found) == 1
+    assert len(failed_recordings([dataset, dataset], "train")) == 2
     failed = square_episodes[1]
     assert np.allclose(found[0].actions, failed.actions[:-1])
     assert np.allclose(found[0].state, failed.state[0])
@@ -81,7 +84,7 @@ def test_failed_recordings_are_those_without_a_success(tiny_dataset, square_epis
 )
 def test_says_what_is_missing(split, tasks, says, tiny_dataset):
     with pytest.raises(DatasetError, match=says):
-        failed_recordings(open_dataset(tiny_dataset), split, tasks)
+        failed_recordings([open_dataset(tiny_dataset)], split, tasks)
 
 
 def result(**changes):
@@ -121,13 +124,28 @@ def test_the_policy_is_tried_here_and_there(tiny_dataset):
 
 def test_without_a_simulator_one_question_stays_open(tiny_dataset):
     def missing():
-        raise DatasetError("metaworld cannot be made")
+        raise SimulatorMissing("metaworld cannot be made")
 
     env = imagined(4, reward=success_at(0, 0, 0, 0), horizon=3, autoreset_mode="same_step")
     with pytest.warns(UserWarning, match="reality: metaworld cannot be made"):
         found = small_gate(tiny_dataset, real_environment=missing).try_out(Still(), env)
     assert found.real_success is None
     assert found.problems == []
+
+
+def test_a_simulator_of_other_latents_or_no_such_task_ends_the_run(tiny_dataset):
+    policy = tiny_policy(chunk=2)
+    options = {"chunk": 2, "horizon": 4, "state": True, "autoreset_mode": "same_step"}
+    env, real = (imagined(2, reward=success_at(0, 0), **options) for _ in range(2))
+    real.metadata = real.metadata | {"autoencoder": "of another video"}
+    with pytest.raises(DatasetError, match="real environment: the policy looks at latents"):
+        small_gate(tiny_dataset, real_environment=lambda: real).try_out(policy, env)
+
+    def misspelt():
+        raise DatasetError("metaworld/drawer-opne-v3 cannot be made")
+
+    with pytest.raises(DatasetError, match="drawer-opne"):
+        small_gate(tiny_dataset, real_environment=misspelt).try_out(policy, env)
 
 
 def test_a_run_begins_with_the_verdict(tiny_dataset, tmp_path, monkeypatch):

@@ -27,7 +27,7 @@ def rollout(steps=8, envs=16, seed=0, good=0.5):
         terminated=true,
         truncated=~true,
         ends=true,
-        age=torch.zeros(steps, envs),
+        age=torch.arange(float(steps))[:, None].expand(-1, envs),
         valid=true.clone(),
         uncertainty=torch.zeros(steps, envs),
         episodes=Episodes(),
@@ -165,7 +165,7 @@ def test_uncertainty_costs_reward():
     given.uncertainty += torch.tensor([0.5, 0.5, 0.5, 1.5])  # 0.25 below the average, 0.75 above
     expected = free + torch.tensor([0.5, 0.5, 0.5, -1.5])
     assert torch.allclose(ppo.lesson(given).returns.view(8, 4), expected)
-    given.uncertainty += torch.arange(8.0)[:, None]  # the same for all of a step
+    given.uncertainty += given.age  # the same for all of an age
     assert torch.allclose(ppo.lesson(given).returns.view(8, 4), expected)
 
 

@@ -9,7 +9,7 @@ from tiny_autoencoders import tiny_autoencoder
 
 from policy.real import RealVectorEnv
 from video.episodes import open_dataset
-from video.errors import DatasetError
+from video.errors import DatasetError, SimulatorMissing
 from worldmodel.environment import ImaginedVectorEnv
 
 IDS = ["toy_simulators:toy/Left-v0", "toy_simulators:toy/Right-v0"]
@@ -34,6 +34,13 @@ def played(env, steps: int, action=HALT) -> list:
     shape = env.action_space.shape
     actions = np.broadcast_to(action.reshape(len(action), *[1] * (len(shape) - 2), 2), shape)
     return [env.step(actions) for _ in range(steps)]
+
+
+def test_every_id_is_tried_at_once():
+    with pytest.raises(DatasetError, match="toy/Missing-v0 cannot be made"):
+        real(env=[*IDS, "toy_simulators:toy/Missing-v0"])
+    with pytest.raises(SimulatorMissing, match="not_installed"):
+        real(env="not_installed:toy/Left-v0")
 
 
 @BOTH

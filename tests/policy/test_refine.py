@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -136,10 +137,14 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(folders, tmp_path):
 @pytest.mark.parametrize("kind", ["residual.ResidualActor", "steering.SteeringActor"])
 def test_a_flow_is_corrected_or_steered(kind, folders, tmp_path):
     actor = {"class_path": f"policy.actors.{kind}", "init_args": dict(SMALL)}
-    fit(config(folders, tmp_path / "run", "flow", iterations=1, actor=actor))
-    refined = Policy.from_pretrained(tmp_path / "run" / "policy")
-    assert type(refined.actor).__name__ == kind.split(".")[1]
-    assert same(refined.actor.base.state_dict(), actor_weights(folders / "flow"))
+    learned = []
+    for iterations in (1, 3):  # the first of which only the critic learns from
+        fit(config(folders, tmp_path / "run", "flow", iterations=iterations, actor=actor))
+        refined = Policy.from_pretrained(tmp_path / "run" / "policy")
+        assert type(refined.actor).__name__ == kind.split(".")[1]
+        assert same(refined.actor.base.state_dict(), actor_weights(folders / "flow"))
+        learned.append(getattr(refined.actor, kind.split(".")[0]).state_dict())
+    assert not same(*learned)
     seen = {key: np.zeros((3, *shape), np.float32) for key, shape in SHAPES.items()}
     assert refined.act(seen).shape == (3, 2, 2)
 
@@ -232,6 +237,35 @@ def test_refuses_an_environment_of_another_chunk(folders):
 def test_refuses_an_environment_that_does_not_show_what_is_needed(folders):
     with pytest.raises(ValueError, match="state=True"):
         Refinement(str(folders / "policy"), environment(folders, state=False))
+
+
+def test_refuses_rollouts_that_end_before_the_episodes(folders):
+    env = environment(folders, horizon=12)
+    with pytest.raises(ValueError, match=r"Set model\.steps to 6"):
+        Refinement(str(folders / "policy"), env, steps=5)
+    Refinement(str(folders / "policy"), env, steps=5, restart=False)
+
+
+def test_a_policy_that_sees_one_thing_takes_it_from_a_plain_box(tmp_path, folders):
+    actor = GaussianActor({"latents": (1, 4, 8, 8)}, 2, chunk=2, **SMALL)
+    shapes = {"latents": (1, 4, 8, 8)}
+    replace(tiny_policy(), actor=actor, shapes=shapes).save_pretrained(tmp_path / "policy")
+    for state in (False, True):
+        module = Refinement(str(tmp_path / "policy"), environment(folders, state=state), steps=3)
+        module.collector.restart(0)
+        rollout = module.collector.collect(3, torch.Generator().manual_seed(0))
+        assert set(rollout.observations) == set(rollout.reached) == {"latents"}
+
+
+def test_a_world_model_that_changes_before_a_run_is_resumed_is_noticed(folders, tmp_path, capsys):
+    world = tmp_path / "home" / "world"
+    shutil.copytree(folders, tmp_path / "home")
+    fit(config(tmp_path / "home", tmp_path / "run", iterations=1))
+    (world / "note.txt").write_text("trained on")
+    with pytest.raises(SystemExit):
+        fit(config(tmp_path / "home", tmp_path / "run", iterations=2), "--ckpt_path", "last")
+    assert "changed while it had to stay frozen" in capsys.readouterr().err
+    assert len(rows(tmp_path / "run")) == 1
 
 
 def test_a_folder_that_changes_is_noticed(tmp_path):

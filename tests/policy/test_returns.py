@@ -68,11 +68,18 @@ def test_uncertainty_is_paid_for():
         penalized(torch.zeros(1), torch.zeros(1), weight=-1)
 
 
-def test_uncertainty_is_compared_with_the_others_in_the_same_step():
+def test_uncertainty_is_compared_with_others_of_the_same_age():
     uncertainty = torch.tensor([[0.25, 0.75, 9.0], [2.0, 9.0, torch.nan], [1.0, 1.0, 1.0]])
+    age = torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [2.0, 2.0, 2.0]])
     valid = torch.tensor([[True, True, False], [True, False, False], [False, False, False]])
     expected = [[-0.25, 0.25, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
-    assert above_average(uncertainty, valid).tolist() == expected
+    assert above_average(uncertainty, age, valid).tolist() == expected
+
+
+def test_growing_older_costs_nothing():
+    age = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.0, 2.0], [1.0, 3.0]])  # one begins anew
+    charged = above_average(0.25 * age, age, torch.ones(4, 2, dtype=torch.bool))
+    assert charged.tolist() == [[0.0, 0.0]] * 4
 
 
 @pytest.mark.parametrize(

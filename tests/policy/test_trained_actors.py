@@ -1,5 +1,6 @@
 """Actors that PPO trains although a flow knows no likelihoods, and one for choices."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from policy.actors.flow import FlowActor
 from policy.actors.gaussian import GaussianActor
 from policy.actors.residual import ResidualActor
 from policy.actors.steering import SteeringActor
+from video.statistics import Normalizer
 
 SHAPES = {"state": (3,)}
 SMALL = {"width": 32, "depth": 1}
@@ -31,6 +33,17 @@ def make(kind):
     if kind is CategoricalActor:
         return CategoricalActor(SHAPES, 4, **SMALL)
     return kind(base, SHAPES, **SMALL)
+
+
+@pytest.mark.parametrize("kind", [ResidualActor, SteeringActor])
+def test_what_is_trained_sees_the_state_as_the_frozen_actor_does(kind):
+    base = flow()
+    low, high = np.array([400.0, 0.0, -1.0]), np.array([600.0, 1.0, 1.0])
+    base.encoder.normalize_by("state", Normalizer(low, high))
+    made = kind(base, SHAPES, **SMALL)
+    own = (made.residual if kind is ResidualActor else made.steering).encoder.embed["state"]
+    assert own.center.tolist() == [500.0, 0.5, 0.0]
+    assert own.half_range.tolist() == [100.0, 0.5, 1.0]
 
 
 KINDS = [CategoricalActor, ResidualActor, SteeringActor]

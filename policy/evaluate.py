@@ -84,7 +84,7 @@ def evaluate(
     out = out or results_of(policy) / "evaluation.json"
     write_json(out, result)
     shown = next(iter(envs.values()))
-    rate = (shown.metadata.get("render_fps") or 10) / steps_of(shown)
+    rate = shown.metadata.get("render_fps") or 10 / steps_of(shown)
     written = write_pictures(out.parent, played, rate)
     print(table(result))
     for path in (out, *written):

@@ -141,7 +141,7 @@ class Policy:
                 f"the policy looks at latents of the autoencoder {self.autoencoder}, the "
                 f"environment shows those of {shown}. Use the same one for both."
             )
-        rate = env.metadata.get("render_fps")
+        rate = (env.metadata.get("render_fps") or 0) * steps
         if self.fps and rate and round(self.fps) != round(rate):
             raise ValueError(
                 f"the policy acts at {self.fps:g} steps a second, the environment at {rate:g}. "

@@ -130,7 +130,7 @@ class RealVectorEnv(VectorEnv):
         self.metadata = {
             **self.metadata,
             "autoreset_mode": self.autoreset_mode,
-            "render_fps": None if fps is None else round(fps),
+            "render_fps": None if fps is None else fps / chunk,
             "autoencoder": None if self.encoder is None else self.encoder.fingerprint,
         }
         self._seed = np.zeros(num_envs, np.int64)

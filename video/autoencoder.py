@@ -188,13 +188,13 @@ class FrameAutoencoder(nn.Module):
                     returned = self.decode_pixels(latents).shape[-2:]
                 except RuntimeError as error:
                     raise ValueError(
-                        f"cannot encode frames of {height}x{width}: {error}"
+                        f"cannot encode frames of {height}x{width}: {error}."
                     ) from error
             if returned != (height, width):
                 raise ValueError(
                     f"frames of {height}x{width} come back as {returned[0]}x{returned[1]}: the "
                     f"{type(self.network).__name__} with pixel_fold {self.pixel_fold} needs sizes "
-                    "divisible by its whole downsampling. Choose another frame size."
+                    "divisible by its whole downsampling."
                 )
             channels, rows, columns = latents.shape[1:]
             self._latent_shapes[height, width] = (channels, rows, columns)

@@ -4,6 +4,7 @@ Which windows make a batch is decided in `batches.py`; opening the datasets, and
 used for what, in `datamodule.py`.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -20,6 +21,8 @@ from video.episodes import EpisodeDataset
 from video.errors import DatasetError
 from video.resizing import resize_frames
 from video.statistics import Normalizer
+
+log = logging.getLogger(__name__)
 
 Clips = dict[str, Tensor]
 """A batch of clips: see `ClipDataset.__getitem__`."""
@@ -239,6 +242,11 @@ class ClipDataset(Dataset[Clips]):
         for part, offset in zip(self.parts, self._row_offsets, strict=True):
             for name in self._columns:
                 known = labelled_rows(part, name)
+                if name in part.dataset.columns and (lost := int(gaps(part, name).sum())):
+                    log.warning(
+                        "%s: %d of %d rows of %r are not finite and count as unknown",
+                        *(part.dataset.path, lost, part.rows, name),
+                    )
                 if not known.any() or normalizers.get(name, True) is None:
                     continue
                 values = part.dataset.columns[name][known]
@@ -299,7 +307,7 @@ def count_rows(dataset: EpisodeDataset) -> int:
 
 
 def labelled_rows(part: ClipPart, column: str) -> Bool[np.ndarray, " N"]:
-    """Rows whose value is known and may be used: of labelled episodes, not masked."""
+    """Rows whose value is known and may be used: of labelled episodes, not masked, finite."""
     known = np.zeros(part.rows, bool)
     if column not in part.dataset.columns:
         return known
@@ -308,4 +316,10 @@ def labelled_rows(part: ClipPart, column: str) -> Bool[np.ndarray, " N"]:
         known[first : first + part.dataset.lengths[episode]] = True
     if column == "actions" and "action_mask" in part.dataset.columns:
         known &= part.dataset.columns["action_mask"][: part.rows]
-    return known
+    return known & ~gaps(part, column)
+
+
+def gaps(part: ClipPart, column: str) -> Bool[np.ndarray, " N"]:
+    """Rows with a value that is not finite, which nobody can know."""
+    values = part.dataset.columns[column][: part.rows].reshape(part.rows, -1)
+    return np.asarray(~np.isfinite(values).all(axis=1))

@@ -221,7 +221,13 @@ class ClipDataModule(L.LightningDataModule):
             self.autoencoder = FrameAutoencoder.from_pretrained(
                 self.autoencoder_folder, self.use_bfloat16
             )
-            self.latent_shape = self.autoencoder.latent_shape(*self.frame_size)
+            try:
+                self.latent_shape = self.autoencoder.latent_shape(*self.frame_size)
+            except ValueError as error:
+                raise DatasetError(
+                    f"{self.autoencoder_folder}: {error} Set data.size to bring frames to one that "
+                    "it takes."
+                ) from error
             if self.autoencoder.mean is None:
                 measure_statistics(
                     self.autoencoder,

@@ -163,7 +163,7 @@ class ImaginedVectorEnv(VectorEnv):
         self.metadata = {
             **self.metadata,
             "autoreset_mode": self.autoreset_mode,
-            "render_fps": round(model.fps),
+            "render_fps": model.fps / chunk,
             "autoencoder": model.autoencoder.fingerprint,
         }
         normalizer = model.action_normalizer
@@ -206,12 +206,17 @@ class ImaginedVectorEnv(VectorEnv):
         mask = _reset_mask(options.pop("reset_mask", None), self.num_envs)
         if self._state is None and not mask.all():
             raise ResetNeeded("the first reset must be one of all environments, without reset_mask")
-        self.starts.weigh(options.pop("context_weights", None))
         which = np.flatnonzero(mask)
         if isinstance(seed, int | np.integer):
             self._np_random, self._np_random_seed = seeding.np_random(int(seed))
         seeds = self._seeds(seed)
-        begun, context = self._begin(which, seeds, options)
+        weighed = self.starts.probabilities
+        self.starts.weigh(options.pop("context_weights", None))
+        try:
+            begun, context = self._begin(which, seeds, options)
+        except ValueError:  # a refused reset changes nothing
+            self.starts.probabilities = weighed
+            raise
         self._put(which, begun)
         return self._observe(), of_reset(context, which, self.num_envs)
 
@@ -274,8 +279,9 @@ class ImaginedVectorEnv(VectorEnv):
     def set_state(self, state: EnvironmentState, indices: Sequence[int] | None = None) -> None:
         """Put environments where others stood, in this or another env of the same settings.
 
-        With the same actions they go on exactly as those. `env.set_state(env.get_state([3] * N))`
-        forks environment 3 into all.
+        With the same actions they go on exactly as those, into the same next episodes, too.
+        `env.set_state(env.get_state([3] * N))` forks environment 3 into all; a reset with seeds
+        makes what comes after differ.
 
         Raises:
             ValueError: another number of rows than of environments to set, one environment twice,
@@ -299,9 +305,29 @@ class ImaginedVectorEnv(VectorEnv):
                 f"{'no' if state.recent is None else 'an'} idm, but this one has chunk={own} and "
                 f"{'no' if self.round_trip is None else 'an'} idm. Make both alike."
             )
+        different = self._differences(state)
+        if different:
+            raise ValueError(
+                f"this state is of an env of other settings: {'; '.join(different)}. Make both "
+                "alike, of the same world model."
+            )
         if self._state is None and len(chosen) != self.num_envs:
             raise ResetNeeded("call reset before setting the state of some environments")
         self._put(chosen, rows.take(state, torch.arange(len(chosen))))
+
+    def _differences(self, state: EnvironmentState) -> list[str]:
+        """Shapes of a state that are not those of this env's own."""
+        one = torch.zeros(1, dtype=torch.long)
+        own = self.imagination.start(self.starts.latents[:1], one, self.starts.robot[:1])
+        pairs = [(rows.shapes(state.imagined), rows.shapes(own))]
+        if self._state is not None:
+            pairs.append((rows.shapes(state.recent), rows.shapes(self._state.recent)))
+        return [
+            f"{name} is {given.get(name)} there and {expected.get(name)} here"
+            for given, expected in pairs
+            for name in sorted({*given, *expected})
+            if given.get(name) != expected.get(name)
+        ]
 
     def observe(self) -> Any:
         """The present observations, such as after `set_state`."""

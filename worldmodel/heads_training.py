@@ -187,7 +187,8 @@ class HeadsTraining(L.LightningModule):
     def on_fit_start(self) -> None:
         """Bring the world model to where the clips will be; it is no part of this module."""
         assert self.world_model is not None
-        nn.Module.to(self.world_model.network, self.device)
+        for part in (self.world_model.network, self.world_model.autoencoder):
+            nn.Module.to(part, self.device)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Imagine a batch of clips, then judge its blocks several times, in parts."""

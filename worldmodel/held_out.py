@@ -167,6 +167,7 @@ def _actions(
     known = torch.ones(len(given), dtype=torch.bool)
     if "action_mask" in dataset.columns:
         known = torch.from_numpy(dataset.columns["action_mask"][rows].astype(bool))
+    known = known & given.isfinite().all(dim=1)
     mask[: len(given)] = known
     values[: len(given)] = torch.where(known[:, None], given, 0.0)
     return mask, values

@@ -34,6 +34,23 @@ def choose(mask: Bool[Tensor, " rows"], yes: Value, no: Value) -> Value:
     return _map(where, yes, no)
 
 
+def shapes(value: Any, name: str = "") -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor in a value, without its rows, by the names that lead there."""
+    if isinstance(value, Tensor):
+        return {name: tuple(value.shape[1:])}
+    parts: dict[str, Any] = {}
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {field.name: getattr(value, field.name) for field in fields(value)}
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        parts = value._asdict()  # pyright: ignore[reportAttributeAccessIssue]
+    elif isinstance(value, list):
+        parts = {str(number): part for number, part in enumerate(value)}
+    found: dict[str, tuple[int, ...]] = {}
+    for key, part in parts.items():
+        found |= shapes(part, f"{name}.{key}".lstrip("."))
+    return found
+
+
 def _map(function: Callable[..., Tensor], *values: Any) -> Any:
     """Apply a function to every tensor, together with those at its place in the other values."""
     first = values[0]

@@ -129,6 +129,7 @@ class WorldModelTraining(L.LightningModule):
                 "the world model works on latents: set data.autoencoder to its folder, "
                 "such as video/autoencoders/metaworld"
             )
+        self._check_data(self.data.latent_shape)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.network = UWM(
@@ -146,6 +147,32 @@ class WorldModelTraining(L.LightningModule):
         self.ema = EMAModel(self.network.parameters(), decay=decay, foreach=True)
         if self.optimization.compile:
             self.network.compile()
+
+    def _check_data(self, latent_shape: tuple[int, int, int]) -> None:
+        """Refuse data that the network would take, and that it could not imagine later.
+
+        Raises:
+            DatasetError: says what has to change.
+        """
+        data, patch = self.data, self.architecture.patch
+        if data.stride != 1:
+            raise DatasetError(
+                f"data.stride is {data.stride}, but the world model imagines frame after frame, an "
+                "action between two of them. Set it to 1; data.fps leaves out frames."
+            )
+        if len(data.embodiments) > 1:
+            names = ", ".join(repr(own.name) for own in data.embodiments)
+            raise DatasetError(
+                f"these data are of several embodiments ({names}), but a world model imagines one "
+                "robot. Train on one of them, and on the others with 'action_free: true'."
+            )
+        if any(size % patch for size in latent_shape[1:]):
+            height, width = data.frame_size
+            raise DatasetError(
+                f"frames of {height}x{width} have latents of {latent_shape[1]}x{latent_shape[2]}, "
+                f"which cannot be cut into patches of {patch}x{patch}. Choose another data.size, "
+                "or set model.architecture.patch to 1."
+            )
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One step: cut the clips, choose and disturb anchors, draw times, compare."""
@@ -185,16 +212,14 @@ class WorldModelTraining(L.LightningModule):
         error = (imagined.float() - blocks.latents).square().mean()
         self.log("val_latent_mse", error, prog_bar=True, sync_dist=True)
 
-    def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
-        """Average the weights after every optimiser step.
-
-        The last step of a run comes too late for this; its weights differ from the average's by a
-        learning rate of zero.
-        """
-        assert self.network is not None
+    def on_train_start(self) -> None:
+        """Bring the averaged weights to where the network is; a checkpoint's lie in main memory."""
         assert self.ema is not None
-        if self.trainer.global_step > self.ema.optimization_step:
-            self.ema.step(self.network.parameters())
+        self.ema.to(self.device)
+
+    def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
+        """Average the weights after every optimiser step; `on_train_end` does it for the last."""
+        self._average()
 
     def configure_gradient_clipping(
         self,
@@ -241,6 +266,7 @@ class WorldModelTraining(L.LightningModule):
         assert self.ema is not None
         checkpoint["ema"] = self.ema.state_dict()
         checkpoint["network_config"] = sizes_of(self.network)
+        checkpoint["by_muon"] = self.optimization.matrix_learning_rate is not None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the averaged weights back.
@@ -251,6 +277,9 @@ class WorldModelTraining(L.LightningModule):
         assert self.network is not None
         assert self.ema is not None
         different = other_sizes(checkpoint.get("network_config", {}), self.network)
+        names, muon = ("AdamW", "Muon"), self.optimization.matrix_learning_rate is not None
+        if checkpoint.get("by_muon", muon) != muon:
+            different.append(f"the optimiser is {names[not muon]} there and {names[muon]} here")
         if different:
             raise DatasetError(
                 f"{self.trainer.ckpt_path}: this checkpoint is from another configuration: "
@@ -261,8 +290,16 @@ class WorldModelTraining(L.LightningModule):
 
     def on_train_end(self) -> None:
         """Write the model folder from the averaged weights; a trial run leaves nothing behind."""
+        self._average()
         if self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
             self.world_model().save_pretrained(Path(self.trainer.default_root_dir) / "model")
+
+    def _average(self) -> None:
+        """Add the weights to their average, unless those of this step are in it."""
+        assert self.network is not None
+        assert self.ema is not None
+        if self.trainer.global_step > self.ema.optimization_step:
+            self.ema.step(self.network.parameters())
 
     def world_model(self) -> WorldModel:
         """The world model with the averaged weights, as it stands now."""

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import lightning as L
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -264,6 +266,23 @@ def test_what_cannot_be_validated_on_is_refused(tmp_path, tiny_dataset):
         opened(other, ClipSource(str(tiny_dataset), split=None))
     with pytest.raises(DatasetError, match="other is trained on"):
         opened(ClipSource(other, split=None))
+
+
+def test_what_is_not_finite_is_unknown(tmp_path, caplog):
+    path = write_dataset(tmp_path / "data", 2)
+    table = next((path / "data").rglob("*.parquet"))
+    content = pq.read_table(table)
+    values = content["action"].to_pylist()
+    values[1][0] = float("nan")
+    place = content.column_names.index("action")
+    changed = pa.array(values, type=content["action"].type)
+    pq.write_table(content.set_column(place, content.field(place), changed), table)
+    data = opened(path)
+    assert "1 of" in caplog.text
+    assert "not finite and count as unknown" in caplog.text
+    clips = data.train_clips
+    assert np.isfinite(clips._columns["actions"]).all()
+    assert not clips._known["actions"][1]
 
 
 def test_size_is_cropped_and_resized(tiny_dataset):

@@ -51,6 +51,22 @@ def test_first_step_has_known_size_and_direction():
     torch.testing.assert_close(bias.detach(), torch.tensor([-0.01, 0.01]))
 
 
+def test_two_steps_of_a_tall_matrix_go_by_the_formula():
+    generator = torch.Generator().manual_seed(0)
+    weight = nn.Parameter(torch.zeros(8, 2))
+    optimizer = Muon([weight], lr=0.1, momentum=0.9)
+    first, second = torch.randn(2, 8, 2, generator=generator)
+    expected = torch.zeros(8, 2)
+    average = torch.zeros(8, 2)
+    for gradient in (first, second):
+        weight.grad = gradient.clone()
+        optimizer.step()
+        average = 0.9 * average + 0.1 * gradient
+        direction = orthogonalize((0.1 * gradient + 0.9 * average)[None])[0]
+        expected = expected - 0.1 * 2.0 * direction  # sqrt(8 / 2)
+    torch.testing.assert_close(weight.detach(), expected)
+
+
 def test_weight_decay_shrinks_matrices_only():
     weight, bias = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
     optimizer = Muon([weight, bias], lr=0.1, weight_decay=0.5)

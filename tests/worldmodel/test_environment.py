@@ -136,6 +136,7 @@ def test_renders_every_camera_beside_the_other(views):
     assert len(envs.render()) == 3
     np.testing.assert_allclose(envs.render()[0].astype(int), before, atol=1)
     assert imagined(3, model).render() is None
+    assert imagined(3, model, chunk=4).metadata["render_fps"] == 2.5, "a picture for four frames"
 
 
 def test_a_batch_in_the_spaces_that_were_declared():

@@ -109,6 +109,33 @@ def test_some_are_set_and_the_others_left_alone():
     assert kept.seed.tolist() == [0, 3, 0, 3]
 
 
+@pytest.mark.parametrize(
+    ("its", "own", "says"),
+    [
+        ({"history_blocks": 2}, {}, "rollout.past"),
+        ({}, {"history_blocks": 2}, "rollout.past"),
+        ({"told": False}, {}, "rollout.robot is (0,) there"),
+    ],
+)
+def test_a_state_of_another_network_is_refused(its, own, says):
+    envs, others = imagined(2, shared_model(**own)), imagined(2, shared_model(**its))
+    envs.reset(seed=0)
+    others.reset(seed=0)
+    with pytest.raises(ValueError, match=re.escape(says)):
+        envs.set_state(others.get_state())
+    play(envs, commands(envs, 5))  # goes on as if nothing had been tried
+
+
+def test_a_refused_reset_changes_no_weights():
+    envs = imagined(2)
+    weights = np.arange(1.0, len(envs.context_tasks) + 1)
+    with pytest.raises(ValueError, match="unknown options"):
+        envs.reset(seed=0, options={"context_weights": weights, "contxt": 1})
+    assert envs.starts.probabilities is None
+    envs.reset(seed=0, options={"context_weights": weights})
+    assert envs.starts.probabilities is not None
+
+
 def test_a_state_is_a_copy():
     envs = environment(chunk=1)
     envs.reset(seed=0)

@@ -182,6 +182,49 @@ def test_a_checkpoint_of_another_configuration_is_named(config, capsys):
     assert "width is 48 there and 96 here" in message
 
 
+def test_a_checkpoint_of_another_optimiser_is_named(config, capsys):
+    plain = ["--trainer.callbacks", "null", "--trainer.max_steps", "2"]
+    main(["fit", "-c", str(config), *plain])
+    content = yaml.safe_load(config.read_text())
+    content["model"]["init_args"]["optimization"]["matrix_learning_rate"] = None
+    config.write_text(yaml.safe_dump(content))
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "-c", str(config), *plain, "--ckpt_path", "last"])
+    assert stopped.value.code == 1
+    assert "the optimiser is Muon there and AdamW here" in capsys.readouterr().err
+
+
+def test_the_last_step_is_part_of_the_average(config, tmp_path):
+    decay = ["--model.init_args.optimization.ema_decay", "0.0", "--trainer.callbacks", "null"]
+    main(["fit", "-c", str(config), *decay, "--trainer.max_steps", "1"])
+    trained = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=False)
+    saved = WorldModel.from_pretrained(tmp_path / "run" / "model").network.state_dict()
+    for name, value in saved.items():
+        torch.testing.assert_close(value, trained["state_dict"][f"network.{name}"])
+
+
+def test_data_that_cannot_be_imagined_are_refused(config, capsys):
+    content = yaml.safe_load(config.read_text())
+    dataset = content["data"]["init_args"]["datasets"][0]
+    for changes, says in (
+        ({"stride": 2, "clip_frames": 10}, "Set it to 1; data.fps leaves out frames"),
+        ({"size": [36, 36]}, "patches of 2x2. Choose another data.size"),
+        ({"size": [30, 30]}, "Set data.size to bring frames to one that it takes"),
+        (
+            {"datasets": [dataset | {"embodiment": "one"}, dataset | {"embodiment": "two"}]},
+            "several embodiments ('one', 'two')",
+        ),
+    ):
+        changed = yaml.safe_load(config.read_text())
+        changed["data"]["init_args"] |= changes
+        path = config.with_name("changed.yaml")
+        path.write_text(yaml.safe_dump(changed))
+        with pytest.raises(SystemExit) as stopped:
+            main(["fit", "-c", str(path), "--trainer.max_steps", "1"])
+        assert stopped.value.code == 1
+        assert says in capsys.readouterr().err, changes
+
+
 def test_an_unknown_key_is_named(config, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["fit", "-c", str(config), "--model.init_args.architecture.widht", "96"])
@@ -249,6 +292,7 @@ def test_a_run_goes_on_from_a_saved_model(config, tmp_path):
     first = WorldModel.from_pretrained(tmp_path / "run" / "model")
     start = ["--model.start_from", str(tmp_path / "run" / "model")]
     still = ["--model.optimization.learning_rate", "1e-9", "--trainer.max_steps", "1"]
+    still += ["--model.optimization.matrix_learning_rate", "1e-9"]
     main([*fit, *start, *still, "--trainer.default_root_dir", str(tmp_path / "second")])
     second = WorldModel.from_pretrained(tmp_path / "second" / "model")
     for name, weight in first.network.state_dict().items():

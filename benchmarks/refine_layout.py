@@ -88,7 +88,7 @@ class Size:
 
 SIZES = {
     "cpu": Size(
-        world_model=(1400, 1000, 1600),
+        world_model=(1400, 800, 1400),
         heads=(20, 20, 40),
         refinement=(10, 24, 40),
     ),

@@ -10,9 +10,11 @@ from typing import Literal
 
 from tqdm import tqdm
 
+from video.dataset_recipe import RECIPE, check_recipe
 from video.errors import DatasetError
 from video.import_hdf5 import open_hdf5
 from video.import_zarr import open_zarr
+from video.safe_files import write_json
 from video.sources import Source
 from video.writer import DatasetWriter
 
@@ -45,15 +47,18 @@ def convert(
         The new dataset's folder.
 
     Raises:
-        DatasetError: the source cannot be read, nothing in it is usable, or the frame rate is not
-            known.
+        DatasetError: the source cannot be read, nothing in it is usable, the frame rate is not
+            known, or the folder holds something else.
     """
     sources = _open_all(source, format)
     rates = {each.fps for each in sources} if fps is None else {fps}
     rate = rates.pop()
     if rate is None or rates:
         raise DatasetError(f"{source} does not say one frame rate. Pass --fps.")
+    recipe = {"source": str(source.resolve()), "fps": rate, "task": task, "crf": crf}
+    check_recipe(out, recipe)
     writer = DatasetWriter(out, rate, crf=crf)
+    write_json(out / RECIPE, recipe)
     finished = writer.finished
     skipped: list[str] = []
     episodes = [episode for each in sources for episode in each.episodes]

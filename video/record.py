@@ -5,7 +5,6 @@ on the way. How one episode is recorded is in `simulators/episode.py`, how it is
 `writer.py` and `bare_videos.py`.
 """
 
-import json
 import os
 import sys
 import time
@@ -21,16 +20,15 @@ from tqdm import tqdm
 
 import video.simulators  # noqa: F401  registers metaworld/<task>
 from video.bare_videos import BareVideoWriter
+from video.dataset_recipe import RECIPE, check_recipe
 from video.errors import DatasetError
-from video.lerobot_format import INFO_PATH, STAGING_PATH
+from video.lerobot_format import INFO_PATH
 from video.safe_files import write_json
 from video.simulators.episode import record_episode
 from video.simulators.policies import RecordingPolicy
 from video.simulators.processes import run_jobs
 from video.simulators.recipe import EpisodeJob, Source, list_episodes, task_name
 from video.writer import DatasetWriter
-
-RECIPE = "recipe.json"
 
 
 def record(
@@ -105,7 +103,7 @@ def record(
         **{"fps": rate, "size": size, "camera": camera, "environment_state": environment_state},
         **{"video_files": video_files, "crf": crf, "full_color": full_color},
     }
-    _check_recipe(out, recipe)
+    check_recipe(out, recipe)
     writer = (
         BareVideoWriter(out, rate, crf=crf, full_color=full_color)
         if video_files
@@ -230,23 +228,3 @@ def _common_fps(envs: list[str], kwargs: dict[str, Any]) -> float:
             f"{', '.join(f'{rate} fps ({name})' for name, rate in rates.items())}. Say --fps."
         )
     return float(rates[envs[0]])
-
-
-def _check_recipe(out: Path, recipe: dict[str, Any]) -> None:
-    """Make sure that going on with what is there gives what was asked for."""
-    file = out / RECIPE
-    if not file.exists():
-        if out.exists() and set(os.listdir(out)) - {STAGING_PATH}:
-            raise DatasetError(f"{out} is not empty and holds no recording. Choose another folder.")
-        return
-    earlier = json.loads(file.read_text())
-    changed = [
-        f"{name} was {earlier.get(name)}, is now {value}"
-        for name, value in json.loads(json.dumps(recipe)).items()
-        if earlier.get(name) != value
-    ]
-    if changed:
-        raise DatasetError(
-            f"{out} was recorded with other options: {'; '.join(changed)}. "
-            "Repeat the same command, or choose another folder."
-        )

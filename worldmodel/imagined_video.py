@@ -4,6 +4,7 @@ A dataset may hold many dreams of every first frame. What is dreamt there is not
 out here.
 """
 
+import hashlib
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +14,11 @@ from einops import rearrange
 from jaxtyping import UInt8
 from torch import Tensor
 
+from video.action_model import fingerprint_of
+from video.dataset_recipe import RECIPE, check_recipe
 from video.episodes import Episode
 from video.errors import DatasetError
+from video.safe_files import write_json
 from video.writer import DatasetWriter
 from worldmodel.draws import step_generator
 from worldmodel.held_out import HeldOut
@@ -107,9 +111,16 @@ def write_dataset(
         path: the dataset's folder.
 
     Raises:
-        DatasetError: as `imagined_frames`, or the folder holds another dataset.
+        DatasetError: as `imagined_frames`, or the folder was made with other options.
     """
+    recipe = {
+        "model": fingerprint_of(model.network, {"autoencoder": model.autoencoder.fingerprint}),
+        "starts": _fingerprint(held_out),
+        **{"query": query, "horizon": horizon, "steps": steps, "seed": seed},
+    }
+    check_recipe(path, recipe)
     writer = DatasetWriter(path, model.fps)
+    write_json(path / RECIPE, recipe)
     for dream in range(dreams):
         first = dream * len(held_out.tasks)
         finished = writer.finished
@@ -124,6 +135,14 @@ def write_dataset(
                 episode.notes |= {"dream": dream, "seed": seed}
                 writer.add(first + row, episode)
     return writer.finalize()
+
+
+def _fingerprint(held_out: HeldOut) -> str:
+    """Of the frames that imagined episodes begin with, and of the actions that are given to them."""
+    digest = hashlib.sha256()
+    for part in (held_out.frames[:, 0], held_out.actions, held_out.action_mask):
+        digest.update(part.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _episode(

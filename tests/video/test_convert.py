@@ -278,3 +278,8 @@ def test_an_interrupted_conversion_goes_on(tmp_path, monkeypatch):
     assert tuple(dataset.lengths) == LENGTHS
     convert(source, tmp_path / "out", fps=10.0)
     assert loaded == [2]
+    with pytest.raises(DatasetError, match=r"fps was 10\.0, is now 20\.0"):
+        convert(source, tmp_path / "out", fps=20.0)
+    shutil.copytree(source, tmp_path / "other.zarr")
+    with pytest.raises(DatasetError, match=r"source was .*pusht\.zarr, is now .*other\.zarr"):
+        convert(tmp_path / "other.zarr", tmp_path / "out", fps=10.0)

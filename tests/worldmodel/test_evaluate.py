@@ -300,6 +300,8 @@ def test_many_dreams_of_a_first_frame(folder, tiny_videos, tmp_path, monkeypatch
     for episode in range(6):
         own = resumed.read_frames(episode, np.arange(7), "top").astype(int)
         assert np.abs(own - frames[episode]).max() <= 1, episode  # rounding in another batch
+    with pytest.raises(DatasetError, match="seed was 0, is now 1"):
+        imagine(folder, tiny_videos, dataset=tmp_path / "resumed", seed=1, **options)
 
 
 def test_dreams_want_a_dataset(folder, tiny_videos):

@@ -7,6 +7,7 @@ from inverse_dynamics.held_out import known_steps, read_split
 from inverse_dynamics.scores import cross_coverage
 from video.action_model import load_action_model
 from video.calibration import Calibration
+from video.errors import DatasetError
 
 LEVEL = 0.9
 """The level that is checked."""
@@ -33,13 +34,21 @@ def calibrate(
 
     Returns:
         What the file holds.
+
+    Raises:
+        DatasetError: too few episodes or steps with known actions; nothing is written then.
     """
     loaded = load_action_model(model, device)
-    readings = read_split(loaded, data, split, episodes)
+    readings = [one for one in read_split(loaded, data, split, episodes) if one.mask.any()]
+    if len(readings) < 2:
+        raise DatasetError(
+            f"{data}: {len(readings)} episodes with known actions in split {split!r}, but a "
+            "calibration is tried on other episodes than it was measured on. Record more."
+        )
     steps = known_steps(readings)
     calibration = fit_calibration(steps.estimate, steps.actions, loaded.kinds)
-    path = calibration.save(model)
     check = cross_coverage(readings, LEVEL, loaded.kinds).mean()
+    path = calibration.save(model)
     print(
         f"calibrated on {len(steps.actions)} steps of split {split!r} of {data}; set on one half "
         f"of its episodes, the {LEVEL:.0%} intervals cover {check:.1%} of the other"

@@ -37,6 +37,20 @@ def estimate(parameters: Parameters, kinds: Sequence[str]) -> Estimate:
     return Estimate(mean, torch.where(binary, binary_spread(mean), log_scale.exp()))
 
 
+def decided(estimate: Estimate, kinds: Sequence[str]) -> Estimate:
+    """With binary dimensions as low (-1) or high (1), whichever is likelier; an action is one.
+
+    Its spread is the root-mean-square error of that: 2 sqrt(1 - p) where it is right with
+    probability p.
+    """
+    mean, spread = estimate
+    binary = is_kind(kinds, "binary", mean)
+    wrong = (1 - mean.abs()).clamp(min=0) / 2
+    error = (2 * wrong.sqrt()).clamp(min=SMALLEST_SPREAD)
+    one = torch.where(mean < 0, -torch.ones_like(mean), torch.ones_like(mean))
+    return Estimate(torch.where(binary, one, mean), torch.where(binary, error, spread))
+
+
 def binary_spread(mean: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Standard deviation of a variable that is -1 or 1 and has this mean, never quite zero."""
     return (1 - mean.square()).clamp(min=0).sqrt().clamp(min=SMALLEST_SPREAD)

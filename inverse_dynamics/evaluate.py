@@ -155,7 +155,7 @@ def _figures(model: ActionModel, steps: Steps, translation: list[int]) -> dict:
     half = torch.from_numpy((model.action_normalizer.high - model.action_normalizer.low) / 2)
     figures = {
         "r2": _by_name(names, explained),
-        "mean_r2_translation": explained[translation].mean().item(),
+        "mean_r2_translation": explained[translation].nanmean().item(),
         "mae": _by_name(names, error * half),
         "steps": len(steps.actions),
     }

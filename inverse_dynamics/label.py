@@ -20,9 +20,9 @@ from video.action_model import ActionModel, load_action_model
 from video.episodes import EpisodeDataset
 from video.errors import DatasetError
 from video.lerobot_format import INFO_PATH, READ, STAGING_PATH
-from video.relabel import can_be_copied
+from video.relabel import ActionColumns, can_be_copied
 from video.safe_files import write_json
-from video.simulators.processes import run_jobs
+from video.simulators.processes import ProcessDied, run_jobs
 from video.splits import keep_labels
 
 OPTIONS = "labelling.json"
@@ -80,16 +80,20 @@ def label(
             f"inverse_dynamics calibrate {model} DATASET` with recorded episodes that it was not "
             "trained on."
         )
+    if workers < 0:
+        raise DatasetError(f"--workers {workers} must not be negative; 0 decodes in this process.")
     source, cameras = open_for(loaded, dataset)
     hidden = _hidden(source, labels, split, seed, relabel)
     options = {
         "model": loaded.fingerprint,
+        "calibration": loaded.calibration.fingerprint,
         "dataset": source.fingerprint,
         "threshold": threshold,
         "labels": labels,
         "split": split,
         "seed": seed,
         "relabel": relabel,
+        "crf": crf,
     }
     if _is_finished(out, options):
         print(f"{out} is finished already.")
@@ -127,21 +131,24 @@ def _read_all(
     recorded = recorded_steps(source, hidden)
     missing = [e for e in range(len(source.lengths)) if e not in staged.finished]
     decode = DecodeEpisode(source, staged.cameras_needed(tuple(cameras)))
-    damaged = []
+    damaged: dict[int, tuple[ActionColumns, str]] = {}
     size = model.action_normalizer.dim
     jobs = run_jobs(decode, missing, workers)
     for episode, frames in tqdm(jobs, "Labelling", len(missing), unit=" episodes"):
-        if isinstance(frames, DatasetError):
-            damaged.append(f"skipped episode {episode}: {frames}")
+        labels = keep_recorded(source, episode, recorded, size)
+        if isinstance(frames, DatasetError | ProcessDied):
+            damaged[episode] = labels, f"skipped episode {episode}: {frames}"
             continue
         if isinstance(frames, Exception):
             raise frames
-        labels = keep_recorded(source, episode, recorded, size)
         if len(labels.actions) > 1 and not labels.action_mask[:-1].all():
             labels = read_missing(labels, model, frames, cameras, threshold)
         was_read = (labels.action_source == READ).any()
         staged.add(episode, frames, labels, labeller if was_read else "")
-    return damaged
+    if isinstance(staged, LabelledCopy):  # keeps its files, and can do without the frames
+        for episode, (labels, _) in damaged.items():
+            staged.add(episode, {}, labels, "")
+    return [line for _, line in damaged.values()]
 
 
 def _hidden(

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from inverse_dynamics.calibration import calibrated_spread
+from inverse_dynamics.estimate import decided
 from inverse_dynamics.scores import doubt
 from video.action_model import ActionModel, Estimate
 from video.episodes import EpisodeDataset, action_sources
@@ -69,8 +70,9 @@ def read_missing(
 ) -> ActionColumns:
     """Fill in what a model reads off the frames, where it is sure enough.
 
-    What is read lies in the range of the actions that the model was trained on. The last frame's
-    action leads out of the video, and stays as it is.
+    What is read lies in the range of the actions that the model was trained on, and a binary
+    dimension is one or the other (see `estimate.decided`). The last frame's action leads out of the
+    video, and stays as it is.
 
     Args:
         labels: of the episode, so far.
@@ -87,8 +89,9 @@ def read_missing(
     sure = doubt(estimate, model.calibration, model.kinds) <= threshold
     read = np.append(sure.numpy(), False) & ~labels.action_mask
     normalizer = model.action_normalizer
-    actions = normalizer.denormalize(mean.clamp(-1, 1)).numpy()
     widened = calibrated_spread(estimate, model.calibration, model.kinds)
+    mean, widened = decided(Estimate(mean, widened), model.kinds)
+    actions = normalizer.denormalize(mean.clamp(-1, 1)).numpy()
     spreads = normalizer.denormalize_spread(widened).numpy()
     return ActionColumns(
         actions=np.where(read[:, None], _with_last(actions), labels.actions),

@@ -32,7 +32,8 @@ def r2(
     direction = torch.atan2(turns.sin().mean(0), turns.cos().mean(0)) / torch.pi
     center = torch.where(is_kind(kinds, "angle", true), direction, true.mean(0))
     spread = signed_error(true, center.expand_as(true), kinds).square().sum(0)
-    return torch.where(spread > 0, 1 - error.square().sum(0) / spread, torch.nan)
+    rounding = len(true) * (torch.finfo(true.dtype).eps * true.abs().amax(0)).square()
+    return torch.where(spread > 16 * rounding, 1 - error.square().sum(0) / spread, torch.nan)
 
 
 def coverage(

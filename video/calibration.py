@@ -4,6 +4,7 @@ They lie in the folder of the model, whichever class it is. How they are measure
 `inverse_dynamics/calibration.py`.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,11 @@ class Calibration:
         if level not in self.levels:
             raise ValueError(f"level={level} was not calibrated, only {self.levels}")
         return self.radii[self.levels.index(level)]
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with any of the numbers."""
+        return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists."""

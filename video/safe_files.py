@@ -1,11 +1,13 @@
 """Files and folders that are whole or not there, however the process that writes them ends."""
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,9 +39,18 @@ def write_safely(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Write a JSON file, as `write_safely` does."""
-    text = json.dumps(content, indent=2) + "\n"
+    """Write a JSON file, as `write_safely` does; what is no finite number there is null."""
+    text = json.dumps(_without_gaps(content), indent=2, allow_nan=False) + "\n"
     write_safely(path, lambda temporary: temporary.write_text(text))
+
+
+def _without_gaps(value: Any) -> Any:
+    """JSON has no nan and no infinity."""
+    if isinstance(value, dict):
+        return {name: _without_gaps(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_gaps(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager

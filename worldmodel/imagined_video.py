@@ -138,7 +138,7 @@ def write_dataset(
 
 
 def _fingerprint(held_out: HeldOut) -> str:
-    """Of the frames that imagined episodes begin with, and of the actions that are given to them."""
+    """Of the frames that imagined episodes begin with, and of the actions given to them."""
     digest = hashlib.sha256()
     for part in (held_out.frames[:, 0], held_out.actions, held_out.action_mask):
         digest.update(part.cpu().contiguous().numpy().tobytes())

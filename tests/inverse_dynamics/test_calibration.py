@@ -86,6 +86,8 @@ def test_r2():
     explained = r2(guess, true, ("number", "number"))
     assert explained[0].item() == pytest.approx(1 - 1 / 8)
     assert explained[1].isnan()
+    constant = torch.full((33, 1), -0.8)  # which float32 cannot sum exactly
+    assert r2(torch.zeros(33, 1), constant, NUMBER).isnan()
     around = torch.tensor([[0.9], [-0.9]])
     assert r2(-around, around, ("angle",)).item() == pytest.approx(1 - 0.08 / 0.02, abs=1e-3)
 

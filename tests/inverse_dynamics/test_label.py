@@ -12,14 +12,17 @@ from tiny_action_models import SURE, EarlierIsSlower, PixelReader
 from tiny_autoencoders import tiny_autoencoder
 
 from inverse_dynamics import label as label_module
+from inverse_dynamics.estimate import decided
 from inverse_dynamics.label import label
 from inverse_dynamics.model import InverseDynamicsModel
 from inverse_dynamics.network import ActionReader
 from inverse_dynamics.staged_labels import LabelledCopy, LabelledVideos
+from video.action_model import Estimate
 from video.calibration import Calibration
 from video.episodes import Episode, open_dataset
 from video.errors import DatasetError
 from video.front_door import run_commands
+from video.simulators.processes import ProcessDied
 from video.splits import keep_labels
 from video.statistics import Normalizer
 from video.video_file import write_video
@@ -192,7 +195,16 @@ def test_killed_and_started_again(request, source, model, tmp_path, monkeypatch)
         open_dataset(tmp_path / "out")
     with pytest.raises(DatasetError, match=r"threshold was 0\.75 and is 0\.5"):
         label(model, folder, tmp_path / "out", threshold=0.5, relabel=True, workers=0)
-    label(model, folder, tmp_path / "out", relabel=True, workers=0)
+    other = Path(shutil.copytree(model, tmp_path / "other"))
+    Calibration((0.9,), torch.full((1, 2), 3.0), 7).save(other)
+    with pytest.raises(DatasetError, match=r"calibration was '[0-9a-f]{16}' and is"):
+        label(other, folder, tmp_path / "out", relabel=True, workers=0)
+    with monkeypatch.context() as patched:
+        left = []
+        read = label_module.read_missing
+        patched.setattr(label_module, "read_missing", lambda *a: left.append(0) or read(*a))
+        label(model, folder, tmp_path / "out", relabel=True, workers=0)
+    assert len(left) == 3, "what is on disk is not read again"
     again = open_dataset(tmp_path / "out")
     assert not (tmp_path / "out" / ".staging").exists()
     for name, values in whole.columns.items():
@@ -248,10 +260,52 @@ def test_damaged_episodes_are_left_out(videos, model, tmp_path):
         assert_read(out, episode, number)
 
 
+def test_damaged_video_costs_no_recorded_action(native, model, tmp_path, monkeypatch, capsys):
+    class Damaged(label_module.DecodeEpisode):
+        def __call__(self, episode):
+            if episode == 1:
+                raise DatasetError("its video is damaged")
+            return super().__call__(episode)
+
+    monkeypatch.setattr(label_module, "DecodeEpisode", Damaged)
+    monkeypatch.setattr(label_module, "run_jobs", _in_order)
+    out = open_dataset(label(model, native, tmp_path / "out", workers=1))
+    rows = slice(out.starts[1], out.starts[1] + LENGTHS[1])
+    np.testing.assert_array_equal(out.columns["actions"][rows], episode_of(1).actions)
+    assert not out.columns["action_mask"][out.starts[3]]
+    assert_read(out, 4)
+    printed = capsys.readouterr().out
+    assert "4 of 6 episodes" in printed
+    assert "skipped episode 3: the process died" in printed
+
+
+def _in_order(function, jobs, workers):
+    """As `run_jobs`, with a job that dies."""
+    for job in jobs:
+        if job == 3:
+            yield job, ProcessDied("the process died with exit code 9")
+            continue
+        try:
+            yield job, function(job)
+        except DatasetError as error:
+            yield job, error
+
+
+def test_a_gripper_is_open_or_closed():
+    mean = torch.tensor([[0.25, 0.96], [0.25, -0.5]])
+    found = decided(Estimate(mean, torch.full((2, 2), 0.3)), ["number", "binary"])
+    assert found.mean.tolist() == [[0.25, 1.0], [0.25, -1.0]]
+    # wrong with probability 0.02 and 0.25, and then by 2
+    torch.testing.assert_close(found.spread, torch.tensor([[0.3, 0.28284], [0.3, 1.0]]))
+
+
 def test_what_cannot_be_labelled_is_refused(videos, native, model, tmp_path, capsys):
     raw = PixelReader.save(tmp_path / "raw", calibrated=False)
     with pytest.raises(DatasetError, match=f"inverse_dynamics calibrate {raw}"):
         label(raw, videos, tmp_path / "out")
+    with pytest.raises(DatasetError, match="--workers -1"):
+        label(model, videos, tmp_path / "out", workers=-1)
+    assert not (tmp_path / "out").exists()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     with pytest.raises(DatasetError, match="is not empty"):

@@ -19,6 +19,10 @@ ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_
 """BLAS libraries and Mesa's software renderer: each would start a thread per core."""
 
 
+class ProcessDied(RuntimeError):
+    """A worker that ended amid its job, for want of memory, say."""
+
+
 def run_jobs(
     function: Callable[[Any], Any], jobs: Sequence[Any], workers: int
 ) -> Generator[tuple[Any, Any], None, None]:
@@ -31,7 +35,8 @@ def run_jobs(
 
     Yields:
         Every job as it ends, with what the function returned, or the exception that it raised: a
-        DatasetError as it is, from a worker any other as a RuntimeError that names it.
+        DatasetError as it is, from a worker any other as a RuntimeError that names it. Of a worker
+        that died, ProcessDied.
     """
     if workers == 0:
         for job in jobs:
@@ -59,7 +64,7 @@ def run_jobs(
                     result = connection.recv()
                 except (EOFError, ConnectionResetError):
                     process.join()
-                    result = RuntimeError(f"the process died with exit code {process.exitcode}")
+                    result = ProcessDied(f"the process died with exit code {process.exitcode}")
                     connection, process = _start(function) if waiting else (connection, process)
                 start_next(connection, process)
                 yield job, result

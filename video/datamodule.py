@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Literal
 
 import lightning as L
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -19,7 +20,7 @@ from video.batches import ClipBatches
 from video.clip_sources import ClipSource, Mixture, open_sources
 from video.clips import ClipDataset, ClipPart, Clips, Pictures
 from video.errors import DatasetError
-from video.latents import encode_dataset, measure_statistics
+from video.latents import StoredLatents, encode_dataset, measure_statistics
 from video.splits import fit_embodiments, training_episodes, training_part, validation_part
 from video.stored_pictures import all_frames, all_stored_latents
 
@@ -257,7 +258,7 @@ class ClipDataModule(L.LightningDataModule):
     ) -> ClipDataset:
         """Clips of parts, given by the number of their source."""
         return ClipDataset(
-            [replace(part, pictures=pictures[n]) for n, part in parts.items()],
+            [_with_pictures(part, pictures[n]) for n, part in parts.items()],
             self.clip_frames,
             self.frame_size,
             self.stride,
@@ -290,3 +291,17 @@ class ClipDataModule(L.LightningDataModule):
         """The batch to go on with; Lightning restores its step before it iterates."""
         trainer = self.trainer
         return 0 if trainer is None else trainer.global_step * trainer.accumulate_grad_batches
+
+
+def _with_pictures(part: ClipPart, pictures: Sequence[Pictures] | None) -> ClipPart:
+    """A part with what is stored of it, without the episodes that could not be decoded."""
+    stored = [one for one in pictures or () if isinstance(one, StoredLatents)]
+    unreadable = [episode for one in stored for episode in one.unreadable]
+    if not unreadable:
+        return replace(part, pictures=pictures)
+    left = part.episodes[~np.isin(part.episodes, unreadable)]
+    log.warning(
+        "%s: %d of %d episodes cannot be decoded and are left out",
+        *(part.dataset.path, len(part.episodes) - len(left), len(part.episodes)),
+    )
+    return replace(part, pictures=pictures, episodes=left)

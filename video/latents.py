@@ -2,7 +2,8 @@
 
 A camera's latents are `DATASET/latents/AUTOENCODER-HxW/CAMERA.npy`, float16 `(N, C, h, w)` over all
 rows of the dataset. `CAMERA.json` beside it is written last and names the data and the autoencoder
-that they were made of, so that latents of anything else are never taken for them.
+that they were made of, so that latents of anything else are never taken for them. It also names the
+episodes whose video could not be decoded, which hold zeros.
 """
 
 import json
@@ -29,13 +30,23 @@ log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_SAVES = 5.0
 
+UNREADABLE = "unreadable"
+"""Key of the episodes that could not be decoded, in what describes a camera's latents."""
+
 
 class StoredLatents:
-    """One camera's latents on disk, indexed by row; pickled as its path alone."""
+    """One camera's latents on disk, indexed by row; pickled as its path alone.
+
+    Attributes:
+        path: of the array; the description lies beside it.
+        unreadable: episodes whose video could not be decoded.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._array: np.ndarray = np.load(path, mmap_mode="r")
+        described = json.loads(path.with_suffix(".json").read_text())
+        self.unreadable: list[int] = described.get(UNREADABLE, [])
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -100,7 +111,8 @@ def encode_dataset(
 ) -> Path:
     """Encode every frame. A stopped encoding goes on where it was, a finished one is left alone.
 
-    Where another process is at it already, this one waits for it.
+    An episode whose video cannot be decoded is named and left out. Where another process is at it
+    already, this one waits for it.
 
     Args:
         dataset: the recorded video.
@@ -114,8 +126,8 @@ def encode_dataset(
         The folder, in which `find_latents` finds them.
 
     Raises:
-        DatasetError: no such camera, a folder that cannot be written, or a full disk (what was
-            encoded stays).
+        DatasetError: no such camera, no episode that can be decoded, a folder that cannot be
+            written, or a full disk (what was encoded stays).
     """
     cameras = cameras or dataset.cameras
     missing = [camera for camera in cameras if camera not in dataset.cameras]
@@ -219,7 +231,11 @@ def _is_current(
     path: Path, dataset: EpisodeDataset, autoencoder: FrameAutoencoder, size: tuple[int, int]
 ) -> bool:
     """Whether a finished file of exactly this data and autoencoder lies there."""
-    return path.is_file() and json.loads(path.read_text()) == _describe(dataset, autoencoder, size)
+    if not path.is_file():
+        return False
+    saved = json.loads(path.read_text())
+    saved.pop(UNREADABLE, None)
+    return saved == _describe(dataset, autoencoder, size)
 
 
 def _encode_camera(
@@ -236,10 +252,11 @@ def _encode_camera(
     row_bytes = 2 * int(np.prod(shape[1:]))
     unfinished = folder / f"{camera}.partial"
     state = folder / f"{camera}.partial.json"
-    done = 0
+    done, unreadable = 0, []
     if state.is_file() and unfinished.is_file():
         saved = json.loads(state.read_text())
-        done = saved.pop("episodes") if saved.pop("description") == description else 0
+        if saved["description"] == description:
+            done, unreadable = saved["episodes"], saved.get(UNREADABLE, [])
     with open(unfinished, "r+b" if done else "w+b") as file:
         header = {"descr": "<f2", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
@@ -255,15 +272,24 @@ def _encode_camera(
             disable=not progress,
         ):
             file.seek(data + int(dataset.starts[episode]) * row_bytes)
-            file.write(_encode_episode(dataset, autoencoder, size, camera, episode).tobytes())
+            try:
+                file.write(_encode_episode(dataset, autoencoder, size, camera, episode).tobytes())
+            except DatasetError as error:
+                log.warning("%s, episode %d is left out: %s", dataset.path, episode, error)
+                unreadable.append(episode)
+                file.write(bytes(int(dataset.lengths[episode]) * row_bytes))
             if time.monotonic() - saved_at > SECONDS_BETWEEN_SAVES:
-                _save(file, state, {"description": description, "episodes": episode + 1})
+                progressed = {"episodes": episode + 1, UNREADABLE: unreadable}
+                _save(file, state, {"description": description, **progressed})
                 saved_at = time.monotonic()
+        if len(unreadable) == len(dataset.lengths):
+            raise DatasetError(f"{dataset.path}: no video of camera {camera!r} can be decoded.")
         file.truncate(data + shape[0] * row_bytes)
         file.flush()
         os.fsync(file.fileno())
     os.replace(unfinished, folder / f"{camera}.npy")
-    _write_json(folder / f"{camera}.json", description)
+    noted = {UNREADABLE: unreadable} if unreadable else {}
+    _write_json(folder / f"{camera}.json", description | noted)
     state.unlink(missing_ok=True)
 
 

@@ -428,3 +428,27 @@ def test_resumed_training_sees_the_batches_it_would_have_seen(tiny_dataset, tmp_
     first = trained(tiny_dataset, tmp_path / "part", 2, **options)
     last = str(tmp_path / "part" / "last.ckpt")
     assert first + trained(tiny_dataset, tmp_path / "part", 6, last, **options) == whole
+
+
+def test_an_episode_that_cannot_be_decoded_is_left_out(tmp_path, autoencoder, caplog, monkeypatch):
+    path = write_dataset(tmp_path / "data", 2)
+    dataset_class = type(open_dataset(path))
+    read_frames = dataset_class.read_frames
+
+    def damaged(self, episode, indices, camera):
+        if episode == 1:
+            raise DatasetError("file-000.mp4 is damaged")
+        return read_frames(self, episode, indices, camera)
+
+    monkeypatch.setattr(dataset_class, "read_frames", damaged)
+    for _ in range(2):  # encoding, and with what is stored then
+        data = opened(path, autoencoder=autoencoder, encode_first=True)
+        (part,) = data.train_clips.parts
+        assert part.episodes.tolist() == [0]
+        assert len(first_batches(data, 1)) == 1
+    assert caplog.text.count("episode 1 is left out: file-000.mp4 is damaged") == 1
+    assert "1 of 2 episodes cannot be decoded" in caplog.text
+    monkeypatch.setattr(dataset_class, "read_frames", lambda self, *_: damaged(self, 1, *_[1:]))
+    whole = write_dataset(tmp_path / "none", 2)
+    with pytest.raises(DatasetError, match="no video of camera 'top' can be decoded"):
+        opened(whole, autoencoder=autoencoder, encode_first=True)

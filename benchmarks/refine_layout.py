@@ -88,8 +88,8 @@ class Size:
 
 SIZES = {
     "cpu": Size(
-        world_model=(1400, 800, 1400),
-        heads=(20, 20, 40),
+        world_model=(1400, 800, 1000),
+        heads=(20, 20, 30),
         refinement=(10, 24, 40),
     ),
     "cpu_long": Size(),

@@ -88,9 +88,9 @@ class Size:
 
 SIZES = {
     "cpu": Size(
-        world_model=(1400, 800, 1000),
+        world_model=(1400, 800, 700),
         heads=(20, 20, 30),
-        refinement=(10, 24, 40),
+        refinement=(10, 24, 30),
     ),
     "cpu_long": Size(),
     "gpu": Size(

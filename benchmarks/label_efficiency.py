@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from public_commands import fit, python, side_by_side
+from public_commands import fit, keep_apart, python, side_by_side
 
 from video.safe_files import write_json
 
@@ -87,7 +87,9 @@ def main() -> None:
     )
     parser.add_argument("--real-seed", type=int, default=400000, help="of the first of them")
     options = parser.parse_args()
-    keep_apart(options)
+    free = ("out", "shares", "ways", "device", "jobs", "real_episodes")
+    decisive = {name: value for name, value in vars(options).items() if name not in free}
+    keep_apart(options.out, decisive)
     shares = [(share,) for share in options.shares]
     rows = [(share, way) for share in options.shares for way in options.ways]
     for data in (options.data, options.videos, options.validation):
@@ -112,21 +114,6 @@ def main() -> None:
     write_json(options.out / "table.json", result)
     print(table(figures), file=sys.stderr)
     print(json.dumps(result))
-
-
-def keep_apart(options: argparse.Namespace) -> None:
-    """Refuse a folder of other options, whose stages would pass for these."""
-    free = ("out", "shares", "ways", "device", "jobs", "real_episodes")
-    decisive = {name: str(value) for name, value in vars(options).items() if name not in free}
-    path = options.out / "options.json"
-    earlier = json.loads(path.read_text()) if path.exists() else decisive
-    for name, value in decisive.items():
-        if earlier.get(name) != value:
-            sys.exit(
-                f"{options.out} is of --{name.replace('_', '-')} {earlier.get(name)}, not "
-                f"{value}: name another folder by --out"
-            )
-    write_json(path, decisive)
 
 
 def train_reader(options: argparse.Namespace, share: float) -> None:

@@ -1,5 +1,6 @@
 """The project's own commands as stages of a benchmark, so that it does what its users do."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import yaml
 
 from video.clip_sources import ClipSource
+from video.safe_files import write_json
 
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """Asks for pages of 2 MiB, where the kernel gives them on request."""
@@ -73,6 +75,18 @@ def side_by_side(work: Iterable[Callable[[], None]], jobs: int) -> None:
         os.environ.pop("OMP_NUM_THREADS", None)
         if threads is not None:
             os.environ["OMP_NUM_THREADS"] = threads
+
+
+def keep_apart(out: Path, options: Mapping[str, Any]) -> None:
+    """Refuse a folder of other options, whose stages would pass for those of these."""
+    path = out / "options.json"
+    wanted = {name: str(value) for name, value in options.items()}
+    earlier = json.loads(path.read_text()) if path.exists() else wanted
+    for name, value in wanted.items():
+        if earlier.get(name) != value:
+            option = f"--{name.replace('_', '-')}"
+            sys.exit(f"{out} is of {option} {earlier.get(name)}: name another by --out for {value}")
+    write_json(path, wanted)
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:

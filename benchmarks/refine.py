@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from public_commands import fit, python, write
+from public_commands import fit, keep_apart, python, write
 from refine_layout import (
     BEFORE,
     COMPARED,
@@ -44,7 +44,6 @@ from refine_layout import (
     DEMONSTRATIONS,
     SAMPLER_STEPS,
     SIMULATOR,
-    SIZE,
     SIZES,
     TIMES,
     Run,
@@ -118,7 +117,7 @@ def main() -> None:
         options.jobs,
         rounds,
     )
-    keep_apart(options.out, options.size)
+    keep_apart(options.out, {"size": options.size})
     for number, name in in_order(options.only, rounds):
         run.round = number
         began = time.monotonic()
@@ -132,16 +131,6 @@ def main() -> None:
         (run.results / run.start / "result.json").write_text(json.dumps(result, indent=2) + "\n")
         print(table(result), file=sys.stderr)
         print(json.dumps(result))
-
-
-def keep_apart(out: Path, size: str) -> None:
-    """Refuse a folder of another size, whose stages would pass for this one's."""
-    note = out / SIZE
-    known = note.read_text().strip() if note.exists() else size
-    if known != size:
-        sys.exit(f"{out} is of --size {known}: name another folder by --out for {size}")
-    out.mkdir(parents=True, exist_ok=True)
-    note.write_text(f"{size}\n")
 
 
 def in_order(chosen: list[str], rounds: int) -> Iterator[tuple[int, str]]:

@@ -11,7 +11,7 @@ from public_commands import side_by_side
 Number = TypeVar("Number", int, float)
 
 AFTER, BEFORE, SIMULATOR = "after", "before", "simulator"
-TIMES, SIZE = "times.json", "size.txt"
+TIMES = "times.json"
 COMPARED, COMPARED_SNAPSHOTS = "comparison.json", "comparison_of_snapshots.json"
 
 DEMONSTRATIONS = (2, 1)

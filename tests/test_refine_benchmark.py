@@ -137,11 +137,11 @@ def test_the_gate_replays_failures_of_every_round(benchmark, run, monkeypatch):
 
 
 def test_a_folder_belongs_to_one_size(benchmark, tmp_path):
-    refine = benchmark("refine")
-    refine.keep_apart(tmp_path / "new", "toy")
-    refine.keep_apart(tmp_path / "new", "toy")
+    keep_apart = benchmark("public_commands").keep_apart
+    keep_apart(tmp_path / "new", {"size": "toy"})
+    keep_apart(tmp_path / "new", {"size": "toy"})
     with pytest.raises(SystemExit, match="is of --size toy"):
-        refine.keep_apart(tmp_path / "new", "cpu")
+        keep_apart(tmp_path / "new", {"size": "cpu"})
 
 
 def test_the_minutes_of_a_stopped_stage_count(benchmark, run, monkeypatch, tmp_path):

@@ -48,8 +48,7 @@ class Size:
         world_model: steps by round; a further round goes on from the last one's model. Here and
             below, the last number holds for further rounds, too.
         heads: steps by round, each time from new weights.
-        refinement: iterations of PPO by round. Rounds before the last one only find out what is
-            wrong with their world model.
+        refinement: iterations of PPO by round, each from the last one's policies.
         starts: demonstrations of further clones whose rollouts the world model sees, beside those
             of the ones that are refined.
         rollouts: recorded episodes of each cloned policy with each noise, in every task; a quarter
@@ -88,9 +87,11 @@ class Size:
 
 SIZES = {
     "cpu": Size(
-        world_model=(1400, 800, 700),
-        heads=(20, 20, 30),
-        refinement=(10, 24, 30),
+        autoencoder=500,
+        world_model=(1200, 700, 700),
+        heads=(16, 16, 24),
+        refinement=(20, 28, 40),
+        num_envs=64,
     ),
     "cpu_long": Size(),
     "gpu": Size(
@@ -146,8 +147,8 @@ class Run:
         rounds: how many.
 
     Attributes:
-        round: 1 refines the clones in a model that knows their rollouts. Every further one does so
-            again, in one that knows what became of the policies that the last round refined.
+        round: 1 refines the clones in a model that knows their rollouts. Every further one refines
+            what became of them in a model that knows that, too.
     """
 
     def __init__(
@@ -252,6 +253,11 @@ class Run:
         for seed in self.seeds:
             yield self.out / self.start / f"seed_{seed}", seed
 
+    def refined_from(self, folder: Path) -> Path:
+        """What this round begins with: the policy of the last round, or a clone that had none."""
+        last = folder / self.of_round(AFTER, max(1, self.round - 1)) / "policy"
+        return last if self.round > 1 and last.exists() else folder / BEFORE / "policy"
+
     def evaluated(self) -> Iterator[tuple[Path, Path, int]]:
         """Folder, results and episodes of every policy of this round from this start."""
         tasks = len(self.recipe["env"])
@@ -283,6 +289,8 @@ class Run:
         real |= {"env": self.recipe["env"], "autoencoder": str(self.autoencoder)}
         imagined |= {"checkpoint": str(self.world_model), "device": self.size.device}
         imagined["steps"] = SAMPLER_STEPS
+        real["num_envs"] = 2 * len(self.recipe["env"])  # of which each is always in the same task
+        imagined["num_envs"] = self.size.episodes  # so that no batch is of fewer
         real["horizon"] = imagined["horizon"] = self.recipe["length"]
         return chosen
 

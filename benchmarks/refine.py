@@ -10,7 +10,7 @@
     heads        reward, success, state and uncertainty, on both
     refine       the clones, by PPO inside the frozen world model, behind the gate
                  (these four again in every further round: what the refined policies really do, a
-                 world model that goes on with that from the last one, policies likewise)
+                 world model that goes on with that from the last one, and the clones refined in it)
     evaluate     clones and refined policies on the same episodes, imagined and real
     simulator    the same PPO in the simulator: what does the gain cost there?
     compare      imagined with real success over all policies of the last round
@@ -240,7 +240,7 @@ def train_heads(run: Run) -> None:
 
 
 def refine(run: Run) -> None:
-    """Refine every policy inside the frozen world model, if that is the last one there is."""
+    """Refine every clone inside the frozen world model, if that is the last one there is."""
     if run.round < run.rounds and run.world_model_of(run.round + 1).exists():
         return  # it has seen what came of this, be it of other clones
     real = run.environments()["real"]
@@ -253,7 +253,7 @@ def refine(run: Run) -> None:
     )
     every = run.halfway(run.round)
     on_the_way = callback("policy.snapshots.Snapshots", every=every)
-    if run.round == run.rounds:  # how good earlier ones are, the next one's rollouts tell
+    if run.round == run.rounds:  # earlier rounds only find out what is wrong
         on_the_way = callback(
             "policy.exploitation.ExploitationCurve",
             real_environment=real,
@@ -270,11 +270,10 @@ def refine(run: Run) -> None:
     }
     work = []
     for folder, seed in run.started():
-        start = run.refined_from(folder)
         for name, options in {run.after: run.ppo, **run.ablations}.items():
-            # the gate speaks of where they start, which is the same in all of them
+            # the gate speaks of the clone, which is the same in all of them
             callbacks = [frozen, gate, on_the_way] if name == run.after else [frozen]
-            inside = folder / name, start, seed, {"init_args": environment}, options, callbacks
+            inside = folder, name, seed, {"init_args": environment}, options, callbacks
             work.append(partial(ppo, run, *inside, run.iterations(run.round)))
     run.side_by_side(work)
 
@@ -288,8 +287,7 @@ def refine_in_simulator(run: Run) -> None:
     changes = {"num_envs": run.size.num_envs, "autoreset_mode": "same_step", "render_mode": None}
     environment["init_args"] |= changes
     callbacks = [callback("policy.snapshots.Snapshots", every=run.halfway(run.round))]
-    start, iterations = folder / BEFORE / "policy", run.simulator_iterations
-    ppo(run, folder / SIMULATOR, start, seed, environment, run.ppo, callbacks, iterations)
+    ppo(run, folder, SIMULATOR, seed, environment, run.ppo, callbacks, run.simulator_iterations)
     for snapshot in sorted((folder / SIMULATOR / "snapshots").iterdir()):
         out = snapshot / "evaluation.json"
         if not out.exists():
@@ -300,27 +298,27 @@ def refine_in_simulator(run: Run) -> None:
 def ppo(
     run: Run,
     folder: Path,
-    start: Path,
+    name: str,
     seed: int,
     environment: dict[str, Any],
     options: dict[str, float],
     callbacks: list[dict[str, Any]],
     iterations: int,
 ) -> None:
-    """Refine a policy in an environment, with options of PPO, into a folder."""
-    measured = folder.name == run.after and run.round == run.rounds
-    if not (folder / (COMPARED if measured else "policy")).exists():  # which comes last
+    """Refine the clone in a folder, in an environment, with options of PPO."""
+    measured = name == run.after and run.round == run.rounds
+    if not (folder / name / (COMPARED if measured else "policy")).exists():  # which comes last
         model = {
-            "policy": str(start),
+            "policy": str(folder / BEFORE / "policy"),
             "environment": environment,
             "steps": run.recipe["length"] // 4,
             "ppo": options,
             "seed": seed,
         }
-        if folder.name != SIMULATOR:  # which has no stored start states
+        if name != SIMULATOR:  # which has no stored start states
             model["curriculum"] = {"class_path": "policy.curriculum.Curriculum"}
         trainer = {"max_steps": iterations, "callbacks": callbacks}
-        fit(folder, ["configs/refine.yaml"], model, {}, trainer, seed)
+        fit(folder / name, ["configs/refine.yaml"], model, {}, trainer, seed)
 
 
 def evaluate(run: Run) -> None:

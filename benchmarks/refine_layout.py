@@ -48,7 +48,8 @@ class Size:
         world_model: steps by round; a further round goes on from the last one's model. Here and
             below, the last number holds for further rounds, too.
         heads: steps by round, each time from new weights.
-        refinement: iterations of PPO by round, each from the last one's policies.
+        refinement: iterations of PPO by round. Rounds before the last one only find out what is
+            wrong with their world model.
         starts: demonstrations of further clones whose rollouts the world model sees, beside those
             of the ones that are refined.
         rollouts: recorded episodes of each cloned policy with each noise, in every task; a quarter
@@ -90,8 +91,7 @@ SIZES = {
         autoencoder=500,
         world_model=(1200, 700, 700),
         heads=(16, 16, 24),
-        refinement=(20, 28, 40),
-        num_envs=64,
+        refinement=(10, 20, 30),
     ),
     "cpu_long": Size(),
     "gpu": Size(
@@ -147,8 +147,8 @@ class Run:
         rounds: how many.
 
     Attributes:
-        round: 1 refines the clones in a model that knows their rollouts. Every further one refines
-            what became of them in a model that knows that, too.
+        round: 1 refines the clones in a model that knows their rollouts. Every further one does so
+            again, in one that knows what became of the policies that the last round refined.
     """
 
     def __init__(
@@ -252,11 +252,6 @@ class Run:
         """Folder and seed of every policy that is refined."""
         for seed in self.seeds:
             yield self.out / self.start / f"seed_{seed}", seed
-
-    def refined_from(self, folder: Path) -> Path:
-        """What this round begins with: the policy of the last round, or a clone that had none."""
-        last = folder / self.of_round(AFTER, max(1, self.round - 1)) / "policy"
-        return last if self.round > 1 and last.exists() else folder / BEFORE / "policy"
 
     def evaluated(self) -> Iterator[tuple[Path, Path, int]]:
         """Folder, results and episodes of every policy of this round from this start."""

@@ -96,6 +96,9 @@ class ClipDataset(Dataset[Clips]):
         task_names: all names that `task` counts.
         embodiments: those of the parts, where they have action spaces of their own.
 
+    Attributes:
+        first_frames: whether each clip comes with the first frame of its episode.
+
     Raises:
         DatasetError: a part without any episode that is long enough.
     """
@@ -117,6 +120,7 @@ class ClipDataset(Dataset[Clips]):
                 f"need clip_frames >= 1, stride >= 1, pad_start >= 0, got {clip_frames}, {stride}, "
                 f"{pad_start}"
             )
+        self.first_frames = False
         self.parts = list(parts)
         self.clip_frames = clip_frames
         self.stride = stride
@@ -140,6 +144,8 @@ class ClipDataset(Dataset[Clips]):
 
         Returns:
             `frames` uint8 `B T V 3 H W` or `latents` float32 `B T V C h w`;
+            with `first_frames` the like of each episode's first one, `B V ...`: `first_frames` or
+            `first_latents`;
             `actions` float32 `B T-1 A`, normalised, and `action_mask` bool `B T-1`;
             `action_weight` float32 `B T-1`: 1 where the action was recorded, 0 where it is unknown,
             between them where a model read it off the video (the mean over a stride's actions);
@@ -184,15 +190,23 @@ class ClipDataset(Dataset[Clips]):
             "start": start,
         }
         clips = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        if self.first_frames:
+            kind, first = self._pictures(episode, np.zeros_like(clipped[:, :1]))
+            clips[f"first_{kind}"] = first[:, 0]
+        kind, pictures = self._pictures(episode, clipped)
+        return clips | {kind: pictures}
+
+    def _pictures(
+        self, episode: Int64[np.ndarray, " B"], frame: Int64[np.ndarray, "B T"]
+    ) -> tuple[str, Tensor]:
+        """Frames of episodes, by their numbers there: "frames" or "latents", and these."""
         if self.parts[0].pictures is None:
-            clips["frames"] = torch.from_numpy(self._decode(episode, clipped))
-        else:
-            pictures = torch.from_numpy(self._gather(episode, rows))
-            is_latents = pictures.dtype == torch.float16
-            clips["latents" if is_latents else "frames"] = (
-                pictures.float() if is_latents else pictures
-            )
-        return clips
+            return "frames", torch.from_numpy(self._decode(episode, frame))
+        rows = self._first_row[episode][:, None] + frame
+        pictures = torch.from_numpy(self._gather(episode, rows))
+        if pictures.dtype == torch.float16:
+            return "latents", pictures.float()
+        return "frames", pictures
 
     def episode_name(self, episode: int) -> str:
         """Dataset path and episode number there of an `episode` of a batch."""

@@ -202,11 +202,20 @@ class ClipDataModule(L.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Clips, dataloader_idx: int) -> Clips:
         """Encode frames on the device where they arrived, as exactly as stored latents are."""
-        if self.autoencoder is None or "frames" not in batch:
+        if self.autoencoder is None:
             return batch
-        frames = batch.pop("frames")
-        latents = self.autoencoder.to(frames.device).encode(frames)
-        return batch | {"latents": latents.half().float()}
+        for name, encoded in (("frames", "latents"), ("first_frames", "first_latents")):
+            if name in batch:
+                frames = batch.pop(name)
+                latents = self.autoencoder.to(frames.device).encode(frames)
+                batch[encoded] = latents.half().float()
+        return batch
+
+    def show_first_frames(self, shown: bool = True) -> None:
+        """Let every clip come with the first frame of its episode; behind `setup`."""
+        for clips in (self.train_clips, self.validation_clips):
+            if clips is not None:
+                clips.first_frames = shown
 
     def _open(self) -> Mixture:
         """Datasets, frame size and autoencoder; once."""

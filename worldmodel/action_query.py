@@ -116,6 +116,8 @@ class InverseDynamicsQuery:
         network = self.model.network
         size = network.block_frames
         index = block_frames(latents.shape[1], size).to(latents.device)
+        if network.first_frame:
+            index = torch.cat((torch.zeros_like(index[:, :1]), index), dim=1)
         blocks = latents.to(network.dtype)[:, index].flatten(0, 1)
         window = torch.arange(len(index), device=latents.device).repeat(len(latents))
         readings = []
@@ -136,7 +138,7 @@ class InverseDynamicsQuery:
         draw: int,
     ) -> Float[Tensor, "blocks size action_dim"]:
         """Each block's actions, from the noise of its place in the video and a draw."""
-        anchor, frames = blocks[:, :2], blocks[:, 2:]
+        anchor, frames = blocks.tensor_split([self.model.network.anchor_frames], dim=1)
         seed = torch.full_like(window, SEED + draw)
         noise = block_noise(self.model.network, anchor, seed, window)
         return inverse_dynamics(self.model.network, anchor, frames, noise, STEPS)

@@ -14,7 +14,7 @@ class Blocks(NamedTuple):
     """N blocks of k frames for each of B rows.
 
     Attributes:
-        anchor: the two frames before each block.
+        anchor: the two frames before each block, its episode's first one in front where it is told.
         latents: its frames.
         actions: those that lead to them.
         action_mask: which of them are known.
@@ -25,7 +25,7 @@ class Blocks(NamedTuple):
         states: the robot's state in each of its frames, NaN where unknown.
     """
 
-    anchor: Float[Tensor, "batch blocks 2 views channels height width"]
+    anchor: Float[Tensor, "batch blocks anchor views channels height width"]
     latents: Float[Tensor, "batch blocks frames views channels height width"]
     actions: Float[Tensor, "batch blocks frames action_dim"]
     action_mask: Bool[Tensor, "batch blocks frames"]
@@ -47,6 +47,7 @@ def cut(
     frames: int,
     action_weight: Float[Tensor, "batch clip_actions"] | None = None,
     states: Float[Tensor, "batch clip state_dim"] | None = None,
+    first: Float[Tensor, "batch views channels height width"] | None = None,
 ) -> Blocks:
     """Cut clips of 2 + N * k frames into N blocks.
 
@@ -60,6 +61,7 @@ def cut(
         frames: frames k of a block.
         action_weight: how much each action counts; None: 1 where it is known.
         states: the robot's in every frame, NaN where unknown; None: there are none.
+        first: the first frame of each clip's episode, for networks that see it.
 
     Raises:
         ValueError: a clip that is not two frames and a whole number of blocks.
@@ -76,8 +78,12 @@ def cut(
         states = actions.new_zeros(*latents.shape[:2], 0)
     before = torch.where(action_mask[:, ends, None], actions[:, ends], 0.0)
     robot = torch.cat((states[:, ends], states[:, ends + 1], before), dim=-1)
+    anchor = torch.stack((latents[:, ends], latents[:, ends + 1]), dim=2)
+    if first is not None:
+        every = first[:, None, None].expand(-1, blocks, -1, -1, -1, -1, -1)
+        anchor = torch.cat((every, anchor), dim=2)
     return Blocks(
-        anchor=torch.stack((latents[:, ends], latents[:, ends + 1]), dim=2),
+        anchor=anchor,
         latents=rearrange(latents[:, ANCHOR_FRAMES:], "b (n k) ... -> b n k ...", k=frames),
         actions=rearrange(actions[:, 1:], "b (n k) a -> b n k a", k=frames),
         action_mask=rearrange(action_mask[:, 1:], "b (n k) -> b n k", k=frames),

@@ -166,6 +166,7 @@ class HeadsTraining(L.LightningModule):
                 "nothing that heads could learn. Train on labelled data."
             )
         _check_fit(self.world_model, self.data)
+        self.data.show_first_frames(self.world_model.network.first_frame)
         mean, std = _reward_scale(self.data) if has["reward"] else (0.0, 1.0)
         network = self.world_model.network
         with torch.random.fork_rng(devices=[]):
@@ -318,7 +319,8 @@ class HeadsTraining(L.LightningModule):
         if state.shape[-1] != network.state_dim:  # data without any, or a model that asks for none
             robot = state.new_full((*state.shape[:2], network.state_dim), torch.nan)
         batch = batch | {"state": state[..., : self.heads.state_dim]}
-        blocks = cut(batch["latents"], actions, batch["action_mask"], size, states=robot)
+        mask, first = batch["action_mask"], batch.get("first_latents")
+        blocks = cut(batch["latents"], actions, mask, size, states=robot, first=first)
         draws = RowDraws(generator, len(actions), device=self.device)
         imagined = imagine_clips(network, blocks, self.rollouts, draws)
 

@@ -211,7 +211,7 @@ def given_weight(
 def latent_loss(
     predicted: Float[Tensor, "batch blocks frames views channels height width"],
     latents: Float[Tensor, "batch blocks frames views channels height width"],
-    anchor: Float[Tensor, "batch blocks 2 views channels height width"],
+    anchor: Float[Tensor, "batch blocks anchor views channels height width"],
     time: Float[Tensor, "batch blocks"],
     change_weight: float,
     time_floor: float,

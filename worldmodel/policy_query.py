@@ -15,7 +15,7 @@ from video.statistics import Normalizer
 from worldmodel.draws import step_generator
 from worldmodel.generator import latent_shape
 from worldmodel.queries import draw_noise, policy
-from worldmodel.rollout_state import anchor_of, draw_seeds
+from worldmodel.rollout_state import draw_seeds, first_anchor
 from worldmodel.world_model import WorldModel
 
 
@@ -87,6 +87,6 @@ class PolicyQuery:
         seeds = [self.seed] * len(frame)
         if not deterministic:
             seeds = draw_seeds(generator or torch.default_generator, len(frame)).tolist()
-        anchor = anchor_of(frame)
+        anchor = first_anchor(network, frame)
         noise = draw_noise(network, anchor, [step_generator(seed) for seed in seeds])
         return policy(network, anchor, noise, self.steps).float()

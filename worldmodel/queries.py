@@ -43,7 +43,7 @@ class ImaginedBlock(NamedTuple):
 
 def draw_noise(
     network: UWM,
-    anchor: Float[Tensor, "batch 2 views channels height width"],
+    anchor: Float[Tensor, "batch anchor views channels height width"],
     generator: torch.Generator | Sequence[torch.Generator],
 ) -> BlockNoise:
     """Draw one block's noise; with one generator a row, a row does not depend on its neighbours.
@@ -68,7 +68,7 @@ def draw_noise(
 
 def forward_dynamics(
     network: UWM,
-    anchor: Float[Tensor, "batch 2 views channels height width"],
+    anchor: Float[Tensor, "batch anchor views channels height width"],
     actions: Float[Tensor, "batch frames action_dim"],
     action_mask: Bool[Tensor, "batch frames"],
     noise: BlockNoise,
@@ -86,7 +86,7 @@ def forward_dynamics(
 
 def imagine_block(
     network: UWM,
-    anchor: Float[Tensor, "batch 2 views channels height width"],
+    anchor: Float[Tensor, "batch anchor views channels height width"],
     actions: Float[Tensor, "batch frames action_dim"],
     action_mask: Bool[Tensor, "batch frames"],
     noise: BlockNoise,
@@ -120,7 +120,7 @@ def imagine_block(
 
 def video_generation(
     network: UWM,
-    anchor: Float[Tensor, "batch 2 views channels height width"],
+    anchor: Float[Tensor, "batch anchor views channels height width"],
     noise: BlockNoise,
     steps: int = 1,
     past: Cache | None = None,
@@ -132,7 +132,7 @@ def video_generation(
 
 def inverse_dynamics(
     network: UWM,
-    anchor: Float[Tensor, "batch 2 views channels height width"],
+    anchor: Float[Tensor, "batch anchor views channels height width"],
     latents: Float[Tensor, "batch frames views channels height width"],
     noise: BlockNoise,
     steps: int = 1,
@@ -146,7 +146,7 @@ def inverse_dynamics(
 
 def policy(
     network: UWM,
-    anchor: Float[Tensor, "batch 2 views channels height width"],
+    anchor: Float[Tensor, "batch anchor views channels height width"],
     noise: BlockNoise,
     steps: int = 1,
     past: Cache | None = None,
@@ -161,7 +161,7 @@ def policy(
 
 def joint(
     network: UWM,
-    anchor: Float[Tensor, "batch 2 views channels height width"],
+    anchor: Float[Tensor, "batch anchor views channels height width"],
     noise: BlockNoise,
     steps: int = 1,
     past: Cache | None = None,
@@ -178,7 +178,7 @@ def joint(
 
 def remember(
     network: UWM,
-    anchor: Float[Tensor, "batch 2 views channels height width"],
+    anchor: Float[Tensor, "batch anchor views channels height width"],
     latents: Float[Tensor, "batch frames views channels height width"],
     actions: Float[Tensor, "batch frames action_dim"],
     action_mask: Bool[Tensor, "batch frames"],

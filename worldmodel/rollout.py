@@ -18,9 +18,9 @@ from worldmodel.queries import imagine_block, joint, remember
 from worldmodel.rollout_state import (
     Generators,
     RolloutState,
-    anchor_of,
     block_noise,
     draw_seeds,
+    next_anchor,
     past_mask,
     start,
 )
@@ -184,7 +184,7 @@ def _next_block(
     network: UWM, state: RolloutState, latents: Tensor, seen: Tensor | None, states: Tensor
 ) -> RolloutState:
     """The state behind a block that is full in every row."""
-    anchor, block = anchor_of(latents), state.block + 1
+    anchor, block = next_anchor(state.anchor, latents), state.block + 1
     past = state.past
     if past is not None:
         newest = remember(

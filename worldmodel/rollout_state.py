@@ -27,7 +27,8 @@ class RolloutState:
         seed: of a row's noise.
         block: how many blocks a row has finished.
         filled: how many frames of its current block have been shown.
-        anchor: the two frames before the current block.
+        anchor: the two frames before the current block, the first one in front of them for a
+            network that sees it.
         noise: the current block's.
         actions: the current block's so far; the rest is meaningless.
         action_mask: which of them are known.
@@ -41,7 +42,7 @@ class RolloutState:
     seed: Int64[Tensor, " batch"]
     block: Int64[Tensor, " batch"]
     filled: Int64[Tensor, " batch"]
-    anchor: Float[Tensor, "batch 2 views channels height width"]
+    anchor: Float[Tensor, "batch anchor views channels height width"]
     noise: BlockNoise
     actions: Float[Tensor, "batch frames action_dim"]
     action_mask: Bool[Tensor, "batch frames"]
@@ -57,6 +58,22 @@ def anchor_of(
     if frames.shape[1] < ANCHOR_FRAMES:
         return frames[:, -1:].expand(-1, ANCHOR_FRAMES, -1, -1, -1, -1)
     return frames[:, -ANCHOR_FRAMES:]
+
+
+def first_anchor(
+    network: UWM, context: Float[Tensor, "batch frames views channels height width"]
+) -> Float[Tensor, "batch anchor views channels height width"]:
+    """The anchor behind the frames with which an episode begins, as the network wants it."""
+    anchor = anchor_of(context)
+    return torch.cat((context[:, :1], anchor), dim=1) if network.first_frame else anchor
+
+
+def next_anchor(
+    anchor: Float[Tensor, "batch anchor views channels height width"],
+    frames: Float[Tensor, "batch frames views channels height width"],
+) -> Float[Tensor, "batch anchor views channels height width"]:
+    """The anchor behind a block of frames: the episode's first frame stays, if it is there."""
+    return torch.cat((anchor[:, :-ANCHOR_FRAMES], anchor_of(frames)), dim=1)
 
 
 def draw_seeds(generator: Generators, batch: int) -> Int64[Tensor, " batch"]:
@@ -83,7 +100,7 @@ def start(
 
     Args:
         network: the world model's network.
-        context: known frames.
+        context: known frames, the first of which a network that sees it keeps.
         seed: of each row's noise.
         chunk: actions that every step will take; None: a whole block.
         state: the robot's, normalised, in the last context frame, where it is taken to rest; NaN
@@ -96,7 +113,7 @@ def start(
     chunk = chunk or size
     if size % chunk:
         raise ValueError(f"chunk={chunk} does not divide the model's block of {size} frames")
-    anchor, seed = anchor_of(context), seed.to(context.device)
+    anchor, seed = first_anchor(network, context), seed.to(context.device)
     none = torch.zeros(batch, dtype=torch.long, device=context.device)
     if state is None or not network.state_dim:
         state = anchor.new_full((batch, network.state_dim), torch.nan)

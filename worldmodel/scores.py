@@ -15,6 +15,7 @@ from worldmodel.blocks import Blocks, cut
 from worldmodel.held_out import HeldOut
 from worldmodel.queries import draw_noise, forward_dynamics, inverse_dynamics, joint, policy
 from worldmodel.rollout import rollout
+from worldmodel.uwm import UWM
 from worldmodel.world_model import WorldModel
 
 HORIZONS = (1, 4, 8, 16, 32)
@@ -166,7 +167,7 @@ def score_queries(model: WorldModel, held_out: HeldOut, seed: int) -> dict:
       have nothing to do with each other.
     """
     network = model.network
-    blocks = _all_blocks(held_out, network.block_frames)
+    blocks = _all_blocks(held_out, network)
     generator = torch.Generator(blocks.latents.device).manual_seed(seed)
     known = blocks.action_mask[:, 0].all(1)
     if not known.any():
@@ -199,14 +200,16 @@ def score_queries(model: WorldModel, held_out: HeldOut, seed: int) -> dict:
     }
 
 
-def _all_blocks(held_out: HeldOut, frames: int) -> Blocks:
+def _all_blocks(held_out: HeldOut, network: UWM) -> Blocks:
     """Every whole block of every episode, one a row; the first frame stands twice before it."""
+    frames = network.block_frames
     count = (held_out.latents.shape[1] - 1) // frames
     end = 1 + count * frames
     latents = torch.cat((held_out.latents[:, :1], held_out.latents[:, :end]), dim=1)
     actions = torch.nn.functional.pad(held_out.actions[:, : end - 1], (0, 0, 1, 0))
     mask = torch.nn.functional.pad(held_out.action_mask[:, : end - 1], (1, 0))
-    blocks = cut(latents, actions, mask, frames)
+    first = latents[:, 0] if network.first_frame else None
+    blocks = cut(latents, actions, mask, frames, first=first)
     return Blocks(*(part.flatten(0, 1)[:, None] for part in blocks))
 
 

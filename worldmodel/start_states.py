@@ -116,13 +116,14 @@ class StartStates:
     def _own(
         self, options: dict[str, Any], which: np.ndarray, num_envs: int
     ) -> tuple[Tensor, Tensor]:
-        """Latents `(chosen, 2, V, C, h, w)` and robot states of the user's own frames."""
+        """Latents `(chosen, anchor, V, C, h, w)` and robot states of the user's own frames."""
         given = options["context"]
         each = list(given) if isinstance(given, list | tuple) else [given] * num_envs
         if len(each) != num_envs:
             raise ValueError(f"options['context'] has {len(each)} entries for {num_envs} envs")
         model = self.imagination.model
-        frames = [_frames(each[i], len(model.cameras), model.frame_size) for i in which]
+        fit = len(model.cameras), model.frame_size, model.network.first_frame
+        frames = [_frames(each[i], *fit) for i in which]
         with torch.inference_mode():
             latents = model.encode(torch.stack(frames).to(self.imagination.device)).float()
         state = options.get("state")
@@ -171,9 +172,12 @@ def contexts_of(
 
 
 def _frames(
-    given: Any, views: int, size: tuple[int, int]
-) -> UInt8[Tensor, "2 views 3 height width"]:
-    """The last two frames of a context, a single one twice, at the model's size."""
+    given: Any, views: int, size: tuple[int, int], first: bool
+) -> UInt8[Tensor, "anchor views 3 height width"]:
+    """The last two frames of a context, a single one twice, at the model's size.
+
+    With `first` the context's first frame stands in front of them.
+    """
     frames = given.cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
     if frames.ndim == 3:
         frames = frames[None]
@@ -189,6 +193,8 @@ def _frames(
             f"a context of {len(frames)} frames and {frames.shape[1]} cameras; the world model has "
             f"{views} cameras and needs at least one frame"
         )
-    last = np.concatenate((frames[:1], frames))[-ANCHOR_FRAMES:]
-    resized = resize_frames(last.reshape(-1, *last.shape[2:]), size)
-    return torch.from_numpy(resized.reshape(ANCHOR_FRAMES, views, 3, *size))
+    shown = np.concatenate((frames[:1], frames))[-ANCHOR_FRAMES:]
+    if first:
+        shown = np.concatenate((frames[:1], shown))
+    resized = resize_frames(shown.reshape(-1, *shown.shape[2:]), size)
+    return torch.from_numpy(resized.reshape(len(shown), views, 3, *size))

@@ -34,7 +34,7 @@ from worldmodel.objective import (
 from worldmodel.optimization import Optimization, optimizer_of
 from worldmodel.pretrained import load_weights, other_sizes, sizes_of
 from worldmodel.queries import BlockNoise, draw_noise, forward_dynamics, imagine_block
-from worldmodel.rollout_state import anchor_of
+from worldmodel.rollout_state import next_anchor
 from worldmodel.schedule import learning_rate_factor
 from worldmodel.uwm import ANCHOR_FRAMES, UWM
 from worldmodel.world_model import WorldModel, require_world_model
@@ -55,6 +55,7 @@ class Architecture:
     condition_width: int = 128
     history_blocks: int = 0
     attention: Backend = "sdpa"
+    first_frame: bool = False
 
 
 class WorldModelTraining(L.LightningModule):
@@ -130,6 +131,7 @@ class WorldModelTraining(L.LightningModule):
                 "such as video/autoencoders/metaworld"
             )
         self._check_data(self.data.latent_shape)
+        self.data.show_first_frames(self.architecture.first_frame)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.network = UWM(
@@ -183,6 +185,7 @@ class WorldModelTraining(L.LightningModule):
         blocks = self._roll_out(blocks, draws)
         spread = self.objective.anchor_noise * draws.uniform(blocks.anchor.shape[1])
         noise = draws.normal(*blocks.anchor.shape[1:])
+        noise[:, :, :-ANCHOR_FRAMES] = 0  # the first frame is never imagined
         anchor = blocks.anchor + spread[..., None, None, None, None, None] * noise
         blocks = blocks._replace(anchor=anchor)
 
@@ -336,6 +339,7 @@ class WorldModelTraining(L.LightningModule):
             self.architecture.block_frames,
             batch["action_weight"],
             states,
+            batch.get("first_latents"),
         )
 
     def _kinematics_loss(self, blocks: Blocks) -> Tensor | None:
@@ -371,7 +375,7 @@ class WorldModelTraining(L.LightningModule):
                     BlockNoise(latent_noise[rows], action_noise[rows]),
                     robot=robot[rows],
                 )
-                anchor[rows] = anchor_of(imagined.latents).to(anchor.dtype)
+                anchor[rows] = next_anchor(anchor[rows], imagined.latents).to(anchor.dtype)
                 robot[rows] = next_robot(imagined.states, actions).to(robot.dtype)
         torch.clear_autocast_cache()  # weights that were cast without gradients must not be reused
         picked = blocks.pick(first + depth, count)

@@ -2,7 +2,8 @@
 
 A block is k future frames and the k actions that lead to them. The k frames are folded into the
 same tokens (a temporal patch), the block's *anchor*, the last two frames before it, enters as
-further channels at the same place, and the prediction is a residual on the last of them. Actions
+further channels at the same place, and the prediction is a residual on the last of them. So does
+the episode's first frame, if it is wanted: it remembers what the arm has come to hide. Actions
 enter as tokens and through the modulation, and so do the robot's states, which `kinematics.py`
 foretells from them. Video and actions carry times of their own (Zhu et al., Unified World Models,
 arXiv 2504.02792), so that one network answers every query of `queries.py`. Noise, losses and
@@ -72,8 +73,10 @@ class UWM(ModelMixin, ConfigMixin):
             anchor.
         attention: "sdpa" (PyTorch) or "xformers" (CUDA only).
         state_dim: dimensions S of the robot's state; 0: it is told none.
+        first_frame: whether it sees the episode's first frame: anchors then have it in front.
 
     Attributes:
+        anchor_frames: frames of an anchor: 2, or 3 with the first frame.
         kinematics: foretells the robot's state; None where S = 0.
 
     Raises:
@@ -95,6 +98,7 @@ class UWM(ModelMixin, ConfigMixin):
         history_blocks: int = 0,
         attention: Backend = "sdpa",
         state_dim: int = 0,
+        first_frame: bool = False,
     ):
         super().__init__()
         if width % heads:
@@ -108,9 +112,11 @@ class UWM(ModelMixin, ConfigMixin):
         self.head_width = width // heads
         self.history_blocks = history_blocks
         self.state_dim = state_dim
+        self.first_frame = first_frame
+        self.anchor_frames = ANCHOR_FRAMES + first_frame
 
         pixels = latent_channels * patch**2
-        self.embed_video = nn.Linear((block_frames + ANCHOR_FRAMES) * pixels, width)
+        self.embed_video = nn.Linear((block_frames + self.anchor_frames) * pixels, width)
         self.embed_view = nn.Embedding(views, width)
         waves = wave_channels(state_dim)
         self.embed_action = nn.Linear(action_dim + TIME_CHANNELS + waves, width)
@@ -133,7 +139,7 @@ class UWM(ModelMixin, ConfigMixin):
 
     def forward(
         self,
-        anchor: Float[Tensor, "batch blocks 2 views channels height width"],
+        anchor: Float[Tensor, "batch blocks anchor views channels height width"],
         latents: Float[Tensor, "batch blocks frames views channels height width"],
         actions: Float[Tensor, "batch blocks frames action_dim"],
         latent_time: Float[Tensor, "batch blocks"],
@@ -145,7 +151,8 @@ class UWM(ModelMixin, ConfigMixin):
         """Predict the clean latents and actions of each block from noisy ones.
 
         Args:
-            anchor: the two frames before each block.
+            anchor: the two frames before each block, the episode's first one in front if
+                `first_frame`.
             latents: each block's frames at `latent_time`.
             actions: each block's actions at `action_time`.
             latent_time: one time a block.
@@ -157,11 +164,16 @@ class UWM(ModelMixin, ConfigMixin):
                 looked at as far as actions are given, so that no query is told what it is asked.
 
         Raises:
-            ValueError: a block of another length than `block_frames`, or more views than `views`.
+            ValueError: a block of another length than `block_frames`, an anchor of another one than
+                `anchor_frames`, or more views than `views`.
         """
         frames, views, height = latents.shape[2], latents.shape[3], latents.shape[5]
         if frames != self.block_frames:
             raise ValueError(f"a block of {frames} frames; this model has {self.block_frames}")
+        if anchor.shape[2] != self.anchor_frames:
+            raise ValueError(
+                f"an anchor of {anchor.shape[2]} frames; this model has {self.anchor_frames}"
+            )
         if views > self.views:
             raise ValueError(f"{views} camera views; this model was built for {self.views}")
         patches = torch.cat((anchor, latents), dim=2)

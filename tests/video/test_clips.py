@@ -196,6 +196,20 @@ def test_stored_pictures_take_the_place_of_video():
     assert found[:, :, 0, 0, 0, 0].tolist() == [[0, 1, 2], [6, 7, 8], [50, 51, 52]]
 
 
+def test_every_clip_can_come_with_the_first_frame_of_its_episode():
+    dataset = Numbered()
+    rows = np.arange(sum(LENGTHS), dtype=np.float16)
+    latents = np.broadcast_to(rows[:, None, None, None], (len(rows), 3, 2, 2))
+    for stored, name, expected in ((None, "frames", [0, 20]), ([latents], "latents", [0, 6])):
+        clips = clips_of(part(dataset, pictures=stored))
+        assert f"first_{name}" not in clips[[2]]
+        clips.first_frames = True
+        found = clips[[2, 5]]
+        assert found[f"first_{name}"].shape == (2, *found[name].shape[2:])
+        assert found[f"first_{name}"][:, 0, 0, 0, 0].tolist() == expected
+        assert found[name][0, 0, 0, 0, 0, 0] == 2
+
+
 def test_clip_longer_than_every_episode_is_refused():
     with pytest.raises(DatasetError, match=r"numbered: a clip of 4 frames at stride 2 spans 7"):
         clips_of(part(Numbered()), clip_frames=4, stride=2)

@@ -20,6 +20,13 @@ def test_frames_actions_and_anchors_by_number():
     assert blocks.action_mask.flatten().tolist() == [True] * 6 + [False, True]
 
 
+def test_the_first_frame_stands_before_every_anchor():
+    latents, actions, mask = clip()
+    first = torch.full((1, 1, 1, 1, 1), 50.0)
+    blocks = cut(latents, actions, mask, 4, first=first)
+    assert blocks.anchor.flatten().tolist() == [50, 0, 1, 50, 4, 5]
+
+
 def test_weights_go_with_their_actions():
     latents, actions, mask = clip()
     assert cut(latents, actions, mask, 4).action_weight.flatten().tolist() == [1] * 6 + [0, 1]

@@ -301,8 +301,13 @@ def chained(network, blocks, settings, seed=0):
 ONE_STEP = {"sampler_steps": [1], "sampler_shares": [1.0]}
 
 
-def test_blocks_are_chained_as_in_a_rollout(network, blocks):
+@pytest.mark.parametrize("first_frame", [False, True])
+def test_blocks_are_chained_as_in_a_rollout(build_network, blocks, first_frame):
     """The true errors that come out are those of a plain rollout with the same noise."""
+    network = build_network(first_frame=first_frame)
+    if first_frame:
+        first = torch.randn(6, 1, 1, 1, 3, 4, 4).expand(-1, 2, -1, -1, -1, -1, -1)
+        blocks = blocks._replace(anchor=torch.cat((first, blocks.anchor), dim=2))
     settings = HeadsRollouts(true_anchor=0.0, prefix=0.0, **ONE_STEP)
     imagined = chained(network, blocks, settings)
     draws = RowDraws(torch.Generator().manual_seed(0), 6)

@@ -190,6 +190,33 @@ def test_a_single_context_frame_stood_still(context):
     assert anchor_of(context).equal(context)
 
 
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_the_first_frame_is_seen_in_every_block(build_network, context, actions, chunk):
+    network = build_network(first_frame=True)
+    longer = torch.cat((torch.randn(context.shape, generator=seeded(6)), context), dim=1)
+
+    def seen(frames, context):
+        state = start(network, context, SEEDS, chunk)
+        assert state.anchor.shape[1] == network.anchor_frames == 3
+        for begin in range(0, frames, chunk):
+            state = advance(network, state, actions[:, begin : begin + chunk]).state
+        return state.anchor
+
+    assert seen(8, longer)[:, 0].equal(longer[:, 0])
+    imagined = [rollout(network, frames, actions, 8, seeded()) for frames in (longer, context)]
+    assert imagined[0][:, 0].ne(imagined[1][:, 0]).any()
+    # a memory of the last two frames alone has forgotten what came before
+    plain = build_network()
+    imagined = [rollout(plain, frames, actions, 8, seeded()) for frames in (longer, context)]
+    assert imagined[0].equal(imagined[1])
+
+
+def test_an_anchor_without_the_first_frame_is_refused(build_network, context, actions):
+    state = start(build_network(), context, SEEDS)
+    with pytest.raises(ValueError, match="an anchor of 2 frames; this model has 3"):
+        advance(build_network(first_frame=True), state, actions[:, :4])
+
+
 def test_mistakes_are_named(network, context, actions):
     with pytest.raises(ValueError, match="chunk=3 does not divide"):
         rollout(network, context, actions, 8, seeded(), chunk=3)

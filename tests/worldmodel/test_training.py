@@ -12,10 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from imagined_environments import never
 from tiny_autoencoders import tiny_autoencoder
 
 from video.cli import main
 from worldmodel import training
+from worldmodel.action_query import InverseDynamicsQuery
+from worldmodel.environment import ImaginedVectorEnv
+from worldmodel.policy_query import PolicyQuery
 from worldmodel.training import WorldModelTraining
 from worldmodel.world_model import DESCRIPTION, WorldModel
 
@@ -109,6 +113,22 @@ def test_the_robots_state_can_be_left_out(config, tmp_path):
     curve = losses(tmp_path / "run")
     assert len(curve) == 8
     assert all(map(math.isfinite, curve.values())), curve
+
+
+def test_a_model_that_sees_the_first_frame(config, tmp_path):
+    """From training to all that such a model is asked."""
+    main(["fit", "-c", str(config), "--model.architecture.first_frame", "true"])
+    figures = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert math.isfinite(figures["psnr"]["8"])
+    model = WorldModel.from_pretrained(tmp_path / "run" / "model")
+    assert model.network.anchor_frames == 3
+    envs = ImaginedVectorEnv(model, num_envs=2, reward=never)
+    envs.reset(seed=0)
+    envs.step(envs.action_space.sample())
+    assert model.contexts is not None
+    latents = model.encode(model.contexts.frames[:2])
+    assert PolicyQuery(model).act({"latents": latents}).shape == (2, 4, 2)
+    assert InverseDynamicsQuery(model).read(latents[None]).mean.shape == (1, 1, 2)
 
 
 def test_the_robots_state_is_learned(config, tmp_path):

@@ -198,11 +198,13 @@ def test_r2_by_hand():
     assert _r2(torch.tensor([[[0.0, 5.0]], [[1.0, 5.0]]]), actions) == [0.5, 0.0]
 
 
-def test_blocks_of_held_out_episodes_start_at_the_first_frame():
-    latents = torch.arange(9.0)[None, :, None, None, None, None]
-    blocks = _all_blocks(held_out_of(latents), frames=4)
-    assert blocks.latents.flatten().tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert blocks.anchor.flatten().tolist() == [0, 0, 3, 4]
+def test_blocks_of_held_out_episodes_start_at_the_first_frame(build_network):
+    latents = torch.arange(50.0, 59.0)[None, :, None, None, None, None]
+    blocks = _all_blocks(held_out_of(latents), build_network())
+    assert blocks.latents.flatten().tolist() == [51, 52, 53, 54, 55, 56, 57, 58]
+    assert blocks.anchor.flatten().tolist() == [50, 50, 53, 54]
+    blocks = _all_blocks(held_out_of(latents), build_network(first_frame=True))
+    assert blocks.anchor.flatten().tolist() == [50, 50, 50, 50, 53, 54]
 
 
 def test_evaluate_prints_and_saves_all_figures(folder, tiny_dataset, capsys, monkeypatch):

@@ -49,6 +49,7 @@ def config(tiny_dataset, autoencoder, tmp_path) -> Path:
         "autoencoder": str(autoencoder),
         "clip_frames": 6,
         "batch_size": 8,
+        "clips_per_validation": 16,
     }
     toy["trainer"] |= {
         "default_root_dir": str(tmp_path / "run"),

@@ -83,6 +83,7 @@ def config(tiny_dataset, model_folder, tmp_path) -> Path:
         "autoencoder": str(model_folder / "autoencoder"),
         "clip_frames": 14,
         "batch_size": 8,
+        "clips_per_validation": 16,
     }
     toy["trainer"] |= {
         "default_root_dir": str(tmp_path / "run"),

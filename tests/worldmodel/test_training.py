@@ -283,6 +283,7 @@ def test_what_is_rolled_out_begins_where_it_was_imagined_to_be(config, monkeypat
     deep = ["--model.init_args.objective.self_rollout", "1.0"]
     deep += ["--model.init_args.objective.self_rollout_blocks", "2"]
     deep += ["--data.init_args.clip_frames", "14", "--trainer.callbacks", "null"]
+    deep += ["--model.architecture.first_frame", "true"]
     main(["fit", "-c", str(config), "--trainer.max_steps", "1", *deep])
     recorded, begun = seen["recorded"], seen["begun"]
     same = begun.latents == recorded.latents

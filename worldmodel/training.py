@@ -182,6 +182,8 @@ class WorldModelTraining(L.LightningModule):
         draws = self._draws(len(batch["action_mask"]), batch_idx)
         blocks = self._cut(batch)
         kinematics = self._kinematics_loss(blocks)
+        if self.network.first_frame:
+            blocks = blocks.begun_late(draws.uniform() < self.objective.late_start)
         blocks = self._roll_out(blocks, draws)
         spread = self.objective.anchor_noise * draws.uniform(blocks.anchor.shape[1])
         noise = draws.normal(*blocks.anchor.shape[1:])

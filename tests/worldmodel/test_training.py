@@ -284,6 +284,7 @@ def test_what_is_rolled_out_begins_where_it_was_imagined_to_be(config, monkeypat
     deep += ["--model.init_args.objective.self_rollout_blocks", "2"]
     deep += ["--data.init_args.clip_frames", "14", "--trainer.callbacks", "null"]
     deep += ["--model.architecture.first_frame", "true"]
+    deep += ["--data.init_args.pad_start", "0"]  # behind a still start an untrained model is right
     main(["fit", "-c", str(config), "--trainer.max_steps", "1", *deep])
     recorded, begun = seen["recorded"], seen["begun"]
     same = begun.latents == recorded.latents
@@ -294,6 +295,33 @@ def test_what_is_rolled_out_begins_where_it_was_imagined_to_be(config, monkeypat
     known = ~begun.robot.isnan().any(-1)[:, 0]
     assert known.any()
     assert not (begun.robot == recorded.robot).all(-1)[known].any()
+
+
+@pytest.mark.parametrize("late", [0.0, 1.0])
+def test_the_first_frame_is_shown_clean_and_sometimes_that_of_the_clip(config, monkeypatch, late):
+    seen = {}
+    cut, block_losses = WorldModelTraining._cut, training.block_losses
+
+    def watch(self, batch):
+        seen["batch"] = batch
+        return cut(self, batch)
+
+    def keep(network, blocks, *others):
+        seen["anchor"] = blocks.anchor
+        return block_losses(network, blocks, *others)
+
+    monkeypatch.setattr(WorldModelTraining, "_cut", watch)
+    monkeypatch.setattr(training, "block_losses", keep)
+    options = ["--model.architecture.first_frame", "true", "--trainer.callbacks", "null"]
+    options += ["--model.init_args.objective.late_start", str(late), "--trainer.max_steps", "1"]
+    options += ["--trainer.limit_val_batches", "0"]
+    main(["fit", "-c", str(config), *options])
+    batch = seen["batch"]
+    expected = batch["latents"][:, 0] if late else batch["first_latents"]
+    assert seen["anchor"][:, 0, 0].equal(expected)
+    assert not batch["latents"][:, 0].equal(batch["first_latents"])
+    noisy = seen["anchor"][:, :1, 1] != batch["latents"]
+    assert noisy.flatten(2).any(-1).all()
 
 
 def test_rolling_out_leaves_gradients_for_every_weight(config, monkeypatch):

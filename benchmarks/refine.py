@@ -201,8 +201,8 @@ def train_world_model(run: Run) -> None:
     if run.world_model.exists():
         return
     report = callback("worldmodel.report.RolloutReport", data=str(run.data("mix")))
-    architecture = {"first_frame": True}  # all episodes here begin at one
-    model: dict[str, Any] = {"objective": {"mix": QUERIES}, "architecture": architecture}
+    objective = {"mix": QUERIES, "late_start": 0.0}  # all episodes here begin at a first frame
+    model: dict[str, Any] = {"objective": objective, "architecture": {"first_frame": True}}
     if run.round > 1:
         last = str(run.world_model_of(run.round - 1))
         model |= {"start_from": last, "optimization": further_rates(run)}

@@ -98,6 +98,8 @@ class ClipDataset(Dataset[Clips]):
 
     Attributes:
         first_frames: whether each clip comes with the first frame of its episode.
+        late_starts: share of the windows whose episode is taken to have begun later: at a frame up
+            to the window's own start, which the window's number decides.
 
     Raises:
         DatasetError: a part without any episode that is long enough.
@@ -121,6 +123,7 @@ class ClipDataset(Dataset[Clips]):
                 f"{pad_start}"
             )
         self.first_frames = False
+        self.late_starts = 0.0
         self.parts = list(parts)
         self.clip_frames = clip_frames
         self.stride = stride
@@ -191,10 +194,16 @@ class ClipDataset(Dataset[Clips]):
         }
         clips = {name: torch.from_numpy(array) for name, array in arrays.items()}
         if self.first_frames:
-            kind, first = self._pictures(episode, np.zeros_like(clipped[:, :1]))
-            clips[f"first_{kind}"] = first[:, 0]
+            first = np.array([self._beginning(*of) for of in zip(numbers, start, strict=True)])
+            kind, pictures = self._pictures(episode, first[:, None])
+            clips[f"first_{kind}"] = pictures[:, 0]
         kind, pictures = self._pictures(episode, clipped)
         return clips | {kind: pictures}
+
+    def _beginning(self, window: int, start: int) -> int:
+        """The frame at which a window's episode is taken to have begun."""
+        late, where = np.random.default_rng(window).random(2)
+        return int(where * (max(start, 0) + 1)) if late < self.late_starts else 0
 
     def _pictures(
         self, episode: Int64[np.ndarray, " B"], frame: Int64[np.ndarray, "B T"]

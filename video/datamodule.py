@@ -211,11 +211,14 @@ class ClipDataModule(L.LightningDataModule):
                 batch[encoded] = latents.half().float()
         return batch
 
-    def show_first_frames(self, shown: bool = True) -> None:
-        """Let every clip come with the first frame of its episode; behind `setup`."""
-        for clips in (self.train_clips, self.validation_clips):
+    def show_first_frames(self, shown: bool = True, late_starts: float = 0.0) -> None:
+        """Let every clip come with the first frame of its episode; behind `setup`.
+
+        `late_starts` is that of `ClipDataset`, for the training clips.
+        """
+        for clips, late in ((self.train_clips, late_starts), (self.validation_clips, 0.0)):
             if clips is not None:
-                clips.first_frames = shown
+                clips.first_frames, clips.late_starts = shown, late
 
     def _open(self) -> Mixture:
         """Datasets, frame size and autoencoder; once."""

@@ -39,12 +39,6 @@ class Blocks(NamedTuple):
         block = first[:, None] + torch.arange(count, device=first.device)
         return Blocks(*(part[row, block] for part in self))
 
-    def begun_late(self, rows: Bool[Tensor, " batch"]) -> "Blocks":
-        """Some rows as if their episode began with their clip, for networks that see its start."""
-        anchor = self.anchor.clone()
-        anchor[rows, :, 0] = anchor[rows, :1, 1]
-        return self._replace(anchor=anchor)
-
 
 def cut(
     latents: Float[Tensor, "batch clip views channels height width"],

@@ -88,8 +88,8 @@ class Objective:
         self_rollout_blocks: how many blocks it rolls out for that, at most.
         finished_history: with history blocks, share of the rows whose earlier blocks are finished;
             in the others every block has times of its own (Diffusion Forcing, arXiv 2407.01392).
-        late_start: for networks that see their episode's first frame, share of rows that see their
-            clip's first one instead, as where a rollout begins amid an episode.
+        late_start: for networks that see their episode's first frame, share of the clips that are
+            shown a later one instead, as where a rollout begins amid an episode.
         change_weight: extra weight of the latent loss where the picture changes.
         action_weight: weight of the action loss beside the latent loss.
         time_floor: smallest time in the velocity weight.

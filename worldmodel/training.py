@@ -131,7 +131,7 @@ class WorldModelTraining(L.LightningModule):
                 "such as video/autoencoders/metaworld"
             )
         self._check_data(self.data.latent_shape)
-        self.data.show_first_frames(self.architecture.first_frame)
+        self.data.show_first_frames(self.architecture.first_frame, self.objective.late_start)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.network = UWM(
@@ -182,8 +182,6 @@ class WorldModelTraining(L.LightningModule):
         draws = self._draws(len(batch["action_mask"]), batch_idx)
         blocks = self._cut(batch)
         kinematics = self._kinematics_loss(blocks)
-        if self.network.first_frame:
-            blocks = blocks.begun_late(draws.uniform() < self.objective.late_start)
         blocks = self._roll_out(blocks, draws)
         spread = self.objective.anchor_noise * draws.uniform(blocks.anchor.shape[1])
         noise = draws.normal(*blocks.anchor.shape[1:])

@@ -210,6 +210,23 @@ def test_every_clip_can_come_with_the_first_frame_of_its_episode():
         assert found[name][0, 0, 0, 0, 0, 0] == 2
 
 
+def test_some_windows_begin_amid_their_episode_always_at_the_same_frame():
+    clips = clips_of(part(Numbered()))
+    clips.first_frames, clips.late_starts = True, 1.0
+    windows = np.arange(len(clips))
+    found = clips[windows]
+    first = found["first_frames"].flatten(1)[:, 0]
+    own = found["frames"].flatten(1)[:, 0]
+    assert clips[windows[::-1]]["first_frames"].flatten(1)[:, 0].flip(0).equal(first)
+    beginning = 10 * found["episode"]
+    assert ((beginning <= first) & (first <= own)).all()
+    assert (first > beginning).any()
+    clips.late_starts = 0.5
+    kept = clips[windows]["first_frames"].flatten(1)[:, 0]
+    assert ((kept == first) | (kept == beginning)).all()
+    assert (kept != first).any()
+
+
 def test_clip_longer_than_every_episode_is_refused():
     with pytest.raises(DatasetError, match=r"numbered: a clip of 4 frames at stride 2 spans 7"):
         clips_of(part(Numbered()), clip_frames=4, stride=2)

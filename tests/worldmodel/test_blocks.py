@@ -27,14 +27,6 @@ def test_the_first_frame_stands_before_every_anchor():
     assert blocks.anchor.flatten().tolist() == [50, 0, 1, 50, 4, 5]
 
 
-def test_some_rows_begin_amid_an_episode():
-    latents, actions, mask = (part.expand(2, *part.shape[1:]) for part in clip())
-    blocks = cut(latents, actions, mask, 4, first=torch.full((2, 1, 1, 1, 1), 50.0))
-    late = blocks.begun_late(torch.tensor([False, True]))
-    assert late.anchor.flatten().tolist() == [50, 0, 1, 50, 4, 5, 0, 0, 1, 0, 4, 5]
-    assert (blocks.anchor[:, :, 0] == 50).all()
-
-
 def test_weights_go_with_their_actions():
     latents, actions, mask = clip()
     assert cut(latents, actions, mask, 4).action_weight.flatten().tolist() == [1] * 6 + [0, 1]

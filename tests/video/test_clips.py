@@ -218,7 +218,7 @@ def test_some_windows_begin_amid_their_episode_always_at_the_same_frame():
     first = found["first_frames"].flatten(1)[:, 0]
     own = found["frames"].flatten(1)[:, 0]
     assert clips[windows[::-1]]["first_frames"].flatten(1)[:, 0].flip(0).equal(first)
-    beginning = 10 * found["episode"]
+    beginning = 20 * found["episode"]
     assert ((beginning <= first) & (first <= own)).all()
     assert (first > beginning).any()
     clips.late_starts = 0.5

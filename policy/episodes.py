@@ -1,12 +1,12 @@
 """Whole episodes of a policy in any vector environment, one for every seed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
-from jaxtyping import UInt8
+from jaxtyping import Bool, Int64, UInt8
 
 from policy.model import as_actions, steps_of
 from policy.rollout import told
@@ -84,7 +84,10 @@ def play(
     starts: Sequence[Start] | None = None,
     tasks: Sequence[str] | None = None,
 ) -> Played:
-    """Play one episode for every seed.
+    """Play one episode for every seed: of N environments, number i plays seeds i, i + N, ...
+
+    Those that are reset by hand (`autoreset_mode` "disabled") go on with their next seed at once;
+    others wait for each other.
 
     Args:
         policy: who acts.
@@ -96,69 +99,105 @@ def play(
     Raises:
         ValueError: starts without a state for an environment that shows it.
     """
-    played = Played([], [])
-    for first in range(0, len(seeds), env.num_envs):
-        chosen = [first + i for i in range(env.num_envs)]
-        inside = [min(n, len(seeds) - 1) for n in chosen]  # the last batch repeats the last seed
-        options = None if starts is None else _options([starts[n] for n in inside])
-        batch = _batch(policy, env, [seeds[n] for n in inside], options)
-        count = sum(n < len(seeds) for n in chosen)
-        played.episodes += batch.episodes[:count]
-        played.starts += batch.starts[:count]
-    for episode, task in zip(played.episodes, tasks or (), strict=False):
-        episode.task = task
-    return played
-
-
-def _batch(
-    policy: Acting, env: VectorEnv, seeds: Sequence[int], options: dict[str, Any] | None
-) -> Played:
-    """The first episode of every environment."""
-    each: Any = list(seeds)  # gymnasium's vector environments take one for each; its types do not
-    observations, info = env.reset(seed=each, options=options)
-    names = info.get("task", [""] * len(seeds))
-    episodes = [PlayedEpisode(s, str(name)) for s, name in zip(seeds, names, strict=True)]
-    frames = _frames(env)
-    state = observations.get("state") if isinstance(observations, dict) else None
-    starts = [
-        Start(frame, None if state is None else state[i].copy()) for i, frame in enumerate(frames)
-    ]
-    going = np.ones(len(seeds), bool)
-    steps = steps_of(env)
-    _film(episodes, frames, going)
-    while going.any():
+    turns, steps, mode = Turns(env, seeds, starts), steps_of(env), _autoreset_mode(env)
+    observations = turns.begin(np.ones(env.num_envs, bool))
+    while turns.left:
         actions = as_actions(policy.act(observations, steps=steps), env)
         observations, reward, terminated, truncated, info = env.step(actions)
         over = terminated | truncated
-        success = told(info, "success", len(seeds)) > 0
-        elapsed = told(info, "elapsed_steps", len(seeds)).astype(int)  # 0 where it is not told
-        for i in np.flatnonzero(going).tolist():
-            episode = episodes[i]
+        success = told(info, "success", env.num_envs) > 0
+        elapsed = told(info, "elapsed_steps", env.num_envs).astype(int)  # 0 where it is not told
+        for i, episode in turns.going():
             episode.total += float(reward[i])
             episode.success |= bool(success[i])
             episode.steps = int(elapsed[i]) or episode.steps + steps
-        at_once = (
-            _autoreset_mode(env) == AutoresetMode.SAME_STEP
-        )  # its frame is of the next episode
-        shown = going & ~over if at_once else going
-        _film(episodes, _frames(env), shown)
-        going &= ~over
-        if _autoreset_mode(env) == AutoresetMode.DISABLED and going.any() and over.any():
-            observations, _ = env.reset(options={"reset_mask": over})
-    return Played(episodes, starts)
+        # reset in the same step, an environment shows the next episode's first frame at an end
+        turns.film(~over if mode == AutoresetMode.SAME_STEP else np.ones_like(over))
+        turns.end(over)
+        by_hand = mode == AutoresetMode.DISABLED
+        free = over if by_hand else np.full_like(over, not turns.playing.any())
+        if turns.left and free.any():
+            observations = turns.begin(free)
+    episodes, begun = ([of[n] for n in sorted(of)] for of in (turns.episodes, turns.starts))
+    for episode, task in zip(episodes, tasks or (), strict=False):
+        episode.task = task
+    return Played(episodes, begun)
+
+
+class Turns:
+    """The episodes of N environments: in turn t, environment i plays number t * N + i.
+
+    Args:
+        env: the environments.
+        seeds: of the episodes.
+        given: where they begin, if the seeds do not say it.
+
+    Attributes:
+        episodes: those that have begun, by their number.
+        starts: where they began; nothing where nothing is rendered.
+        turn: of each environment.
+        playing: whether what it plays counts.
+        left: how many episodes are not over.
+    """
+
+    def __init__(self, env: VectorEnv, seeds: Sequence[int], given: Sequence[Start] | None) -> None:
+        self.env, self.seeds, self.given = env, seeds, given
+        self.episodes: dict[int, PlayedEpisode] = {}
+        self.starts: dict[int, Start] = {}
+        self.turn = np.full(env.num_envs, -1)
+        self.playing = np.zeros(env.num_envs, bool)
+        self.left = len(seeds)
+
+    @property
+    def number(self) -> Int64[np.ndarray, " envs"]:
+        """Of each environment's episode."""
+        return self.turn * self.env.num_envs + np.arange(self.env.num_envs)
+
+    def going(self) -> Iterator[tuple[int, PlayedEpisode]]:
+        """The environments whose episode counts, and these."""
+        for i in np.flatnonzero(self.playing).tolist():
+            yield i, self.episodes[int(self.number[i])]
+
+    def begin(self, which: Bool[np.ndarray, " envs"]) -> Any:
+        """Begin the next turn of some environments; all observations.
+
+        Where no episode is left, an environment plays one again, and it does not count.
+        """
+        self.turn[which] += 1
+        self.playing = np.where(which, self.number < len(self.seeds), self.playing)
+        self.turn = np.minimum(self.turn, (len(self.seeds) - 1) // self.env.num_envs)
+        numbers = np.minimum(self.number, len(self.seeds) - 1)
+        each: Any = [self.seeds[n] for n in numbers]  # gymnasium's types know no list
+        options = {} if self.given is None else _options([self.given[n] for n in numbers])
+        if not which.all():
+            options["reset_mask"] = which
+        observations, info = self.env.reset(seed=each, options=options or None)
+        frames, names = _frames(self.env), info.get("task", [""] * self.env.num_envs)
+        state = observations.get("state") if isinstance(observations, dict) else None
+        for i in np.flatnonzero(which & self.playing).tolist():
+            number = int(numbers[i])
+            self.episodes[number] = PlayedEpisode(each[i], str(names[i]), frames=frames[i : i + 1])
+            if frames:
+                robot = None if state is None else state[i].copy()
+                self.starts[number] = Start(frames[i], robot)
+        return observations
+
+    def film(self, shown: Bool[np.ndarray, " envs"]) -> None:
+        """Keep what environments show, if it is of the episodes that count."""
+        frames = _frames(self.env)
+        for i, episode in self.going():
+            if shown[i]:
+                episode.frames += frames[i : i + 1]
+
+    def end(self, over: Bool[np.ndarray, " envs"]) -> None:
+        """The episodes of some environments are over."""
+        self.left -= int((self.playing & over).sum())
+        self.playing &= ~over
 
 
 def _frames(env: VectorEnv) -> list[np.ndarray]:
     """What the environments show; nothing where they show nothing."""
     return [np.asarray(frame) for frame in env.render() or ()]
-
-
-def _film(
-    episodes: Sequence[PlayedEpisode], frames: Sequence[np.ndarray], shown: np.ndarray
-) -> None:
-    for episode, frame, is_shown in zip(episodes, frames, shown, strict=False):
-        if is_shown:
-            episode.frames.append(frame)
 
 
 def _autoreset_mode(env: VectorEnv) -> AutoresetMode | None:

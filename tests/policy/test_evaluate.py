@@ -59,6 +59,27 @@ def test_episodes_are_those_of_their_seeds(mode, num_envs):
     assert not all(e.success for e in episodes[::2])
 
 
+def test_environments_that_are_reset_by_hand_wait_for_nobody(monkeypatch):
+    steps, results = {}, {}
+    for mode in ("next_step", "disabled"):
+        taken, env = [], real(autoreset_mode=mode, num_envs=3, horizon=12)
+        monkeypatch.setattr(
+            env, "step", lambda a, e=env, t=taken: t.append(a) or type(e).step(e, a)
+        )
+        results[mode] = play(Pusher(0.9), env, range(10, 20))
+        steps[mode] = len(taken)
+    by_hand, together = (
+        [episode.to_json() for episode in results[mode].episodes] for mode in steps
+    )
+    assert by_hand == together
+    for one, other in zip(*(played.starts for played in results.values()), strict=True):
+        np.testing.assert_array_equal(one.frame, other.frame)
+        np.testing.assert_array_equal(one.state, other.state)
+    lengths = [-(-episode.steps // 2) for episode in results["disabled"].episodes]
+    assert len(set(lengths)) > 1
+    assert sum(lengths) <= 3 * steps["disabled"] < 3 * steps["next_step"]
+
+
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
 def test_successes_and_steps_of_any_environment_count(mode):
     class Halt:
@@ -74,6 +95,11 @@ def test_successes_and_steps_of_any_environment_count(mode):
 def test_imagined_episodes_begin_where_the_real_ones_did():
     there = play(Pusher(0.0), real(), range(4))
     here = play(Pusher(0.0), imagined(), range(4), there.starts, ["a", "b", "c", "d"])
+    by_hand = imagined(autoreset_mode="disabled")
+    again = play(Pusher(0.0), by_hand, range(4), there.starts)
+    assert [e.steps for e in again.episodes] == [e.steps for e in here.episodes]
+    for one, other in zip(again.starts, here.starts, strict=True):
+        np.testing.assert_allclose(one.frame.astype(int), other.frame, atol=1)
     assert [e.task for e in here.episodes] == ["a", "b", "c", "d"]
     for start, begun in zip(there.starts, here.starts, strict=True):
         np.testing.assert_allclose(begun.state, start.state, atol=1e-5)

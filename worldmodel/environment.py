@@ -191,10 +191,11 @@ class ImaginedVectorEnv(VectorEnv):
                 environment's next episode.
             options: `reset_mask`, bool `(N,)`, resets some and leaves the others as they are.
                 `context` starts from your own frames instead of the stored ones: uint8
-                `(H, W, 3)`, `(T, H, W, 3)` or `(T, V, H, W, 3)`, or a list of N of them;
-                with `state=True`, `state` `(S,)` or `(N, S)` goes with it. `context_weights`
-                `(contexts,)` says how likely each stored one is to begin an episode, now and by
-                autoreset until the next call.
+                `(H, W, 3)`, `(T, H, W, 3)` or `(T, V, H, W, 3)`, or a list of N of them. Of T
+                frames the last two are what comes before, and models that see their episode's
+                first frame see the first. With `state=True`, `state` `(S,)` or `(N, S)` goes with
+                it. `context_weights` `(contexts,)` says how likely each stored one is to begin an
+                episode, now and by autoreset until the next call.
 
         Returns:
             Observations, and `info` with the number of the stored `context` (-1: your own).

@@ -51,6 +51,7 @@ def evaluate(
         What the JSON file holds.
     """
     world_model = WorldModel.from_pretrained(model, device)
+    print(f"Imagining the episodes of split {split!r} of {data}", flush=True)
     result = measure(world_model, data, split, train_split, steps, episodes, seed)
     out = out or Path(model).parent / "evaluation.json"
     write_json(out, result)

@@ -50,6 +50,7 @@ class RolloutReport(L.Callback):
             return
         folder = Path(trainer.default_root_dir)
         model = WorldModel.from_pretrained(folder / "model")
+        print(f"\nImagining the episodes of split {self.split!r} of {self.data}", flush=True)
         result = measure(model, self.data, self.split, steps=self.steps, seed=self.seed)
         write_json(folder / "evaluation.json", result)
         held_out = read_held_out(model, self.data, self.split, self.horizon + 1, self.episodes)

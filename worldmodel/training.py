@@ -183,6 +183,10 @@ class WorldModelTraining(L.LightningModule):
         blocks = self._cut(batch)
         kinematics = self._kinematics_loss(blocks)
         blocks = self._roll_out(blocks, draws)
+        if self.objective.single_frame:
+            alone = draws.uniform(blocks.anchor.shape[1]) < self.objective.single_frame
+            before, last = blocks.anchor[:, :, -ANCHOR_FRAMES], blocks.anchor[:, :, -1]
+            before[alone] = last[alone]
         spread = self.objective.anchor_noise * draws.uniform(blocks.anchor.shape[1])
         noise = draws.normal(*blocks.anchor.shape[1:])
         noise[:, :, :-ANCHOR_FRAMES] = 0  # the first frame is never imagined

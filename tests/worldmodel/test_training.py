@@ -131,6 +131,48 @@ def test_a_model_that_sees_the_first_frame(config, tmp_path):
     assert InverseDynamicsQuery(model).read(latents[None]).mean.shape == (1, 1, 2)
 
 
+def test_it_learns_to_act_from_demonstrations(config, tmp_path):
+    """`configs/uwm/act.yaml`, behind a pretraining."""
+    quiet = ["--trainer.callbacks", "null"]
+    main(["fit", "-c", str(config), "--trainer.max_steps", "2", *quiet])
+    act = yaml.safe_load(Path("configs/uwm/act.yaml").read_text())
+    pretrained = tmp_path / "run" / "model"
+    act["model"]["init_args"]["start_from"] = str(pretrained)
+    demonstrations, _ = act["data"]["init_args"].pop("datasets")
+    assert set(demonstrations) == {"path", "notes", "successful"}
+    act["trainer"] |= {"default_root_dir": str(tmp_path / "act"), "max_steps": 40}
+    act["trainer"]["val_check_interval"] = 40
+    (tmp_path / "act.yaml").write_text(yaml.safe_dump(act))
+    main(["fit", "-c", str(config), "-c", str(tmp_path / "act.yaml")])
+    error = list(losses(tmp_path / "act", "action_loss").values())
+    assert sum(error[-5:]) < 0.8 * sum(error[:5])
+    model = WorldModel.from_pretrained(tmp_path / "act" / "model")
+    assert model.contexts is not None
+    latents = model.encode(model.contexts.frames[:2])
+    assert PolicyQuery(model).act({"latents": latents}).shape == (2, 4, 2)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_anchors_may_show_a_single_frame(config, monkeypatch, share):
+    seen, block_losses = {}, training.block_losses
+
+    def keep(network, blocks, *others):
+        seen["anchor"] = blocks.anchor
+        return block_losses(network, blocks, *others)
+
+    monkeypatch.setattr(training, "block_losses", keep)
+    objective = {"single_frame": share, "anchor_noise": 0.0}
+    options = [
+        word
+        for name, value in objective.items()
+        for word in (f"--model.objective.{name}", str(value))
+    ]
+    options += ["--trainer.max_steps", "1", "--trainer.limit_val_batches", "0"]
+    main(["fit", "-c", str(config), "--trainer.callbacks", "null", *options])
+    _, before, last = seen["anchor"].unbind(2)
+    assert bool((before == last).all()) == bool(share)
+
+
 def test_the_robots_state_is_learned(config, tmp_path):
     steps = ["--trainer.max_steps", "60", "--trainer.val_check_interval", "60"]
     main(["fit", "-c", str(config), *steps, "--trainer.callbacks", "null"])

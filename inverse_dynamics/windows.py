@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inverse_dynamics.estimate import Estimate, binary_spread
-from inverse_dynamics.kinds import is_kind
+from inverse_dynamics.kinds import is_kind, signed_error
 
 
 def window_starts(frames: int, window: int, stride: int) -> list[int]:
@@ -36,8 +36,10 @@ def combine(estimates: Sequence[Estimate], starts: Sequence[int], kinds: Sequenc
     - a binary dimension the mean of the windows' 2 p - 1: every window has a vote of equal weight,
       and its spread follows from that mean.
 
-    The spread of numbers and angles is sqrt(n / sum w) for n windows: what a typical one of them
-    says. Windows see the same frames and err together, so more of them promise no more.
+    The spread of numbers and angles is sqrt(n / sum w + v / 2) for n windows: what a typical one of
+    them says, and the variance v = sum w (m - mean)^2 / sum w of what they read, half of it because
+    spreads are scales of Laplace distributions, as in `ensemble.mixture`. Windows see the same
+    frames and err together, so more of them promise no more; but if they disagree, some are wrong.
 
     Args:
         estimates: of the windows, `(batch, steps, size)`.
@@ -61,7 +63,11 @@ def combine(estimates: Sequence[Estimate], starts: Sequence[int], kinds: Sequenc
     mean = torch.where(
         is_kind(kinds, "angle", first), torch.atan2(sine, cosine) / math.pi, linear / weight
     )
-    spread = (count / weight).sqrt()
+    apart = first.new_zeros(shape)
+    for start, (own, spread) in zip(starts, estimates, strict=True):
+        here = slice(start, start + own.shape[1])
+        apart[:, here] += signed_error(own, mean[:, here], kinds).square() / spread.square()
+    spread = ((count + apart / 2) / weight).sqrt()
     binary = is_kind(kinds, "binary", first)
     mean = torch.where(binary, vote / count, mean)
     return Estimate(mean, torch.where(binary, binary_spread(mean), spread))

@@ -58,8 +58,9 @@ def test_windows_are_combined_by_precision_direction_and_vote():
     other = Estimate(torch.tensor([[[0.0, -0.9, -0.1]]]), torch.tensor([[[1.0, 1.0, 0.9]]]))
     mean, spread = combine([first, other], [0, 0], KINDS)
     assert mean[0, 0, 0].item() == pytest.approx(0.8)
-    assert spread[0, 0, 0].item() == pytest.approx(math.sqrt(2 / 5))
+    assert spread[0, 0, 0].item() == pytest.approx(math.sqrt(2 / 5 + 0.16 / 2))
     assert abs(mean[0, 0, 1].item()) == pytest.approx(1.0)  # behind, not in the middle
+    assert spread[0, 0, 1].item() == pytest.approx(math.sqrt(1 + 0.01 / 2))
     assert mean[0, 0, 2].item() == pytest.approx(0.4)
     assert spread[0, 0, 2].item() == pytest.approx(math.sqrt(1 - 0.16))
 

@@ -118,10 +118,10 @@ def play(
         free = over if by_hand else np.full_like(over, not turns.playing.any())
         if turns.left and free.any():
             observations = turns.begin(free)
-    episodes, begun = ([of[n] for n in sorted(of)] for of in (turns.episodes, turns.starts))
-    for episode, task in zip(episodes, tasks or (), strict=False):
+    played = turns.played()
+    for episode, task in zip(played.episodes, tasks or (), strict=False):
         episode.task = task
-    return Played(episodes, begun)
+    return played
 
 
 class Turns:
@@ -193,6 +193,12 @@ class Turns:
         """The episodes of some environments are over."""
         self.left -= int((self.playing & over).sum())
         self.playing &= ~over
+
+    def played(self) -> Played:
+        """All that have begun, in the order of the seeds."""
+        numbers = sorted(self.episodes)
+        starts = [self.starts[number] for number in numbers if number in self.starts]
+        return Played([self.episodes[number] for number in numbers], starts)
 
 
 def _frames(env: VectorEnv) -> list[np.ndarray]:

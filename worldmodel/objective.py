@@ -90,8 +90,8 @@ class Objective:
             in the others every block has times of its own (Diffusion Forcing, arXiv 2407.01392).
         late_start: for networks that see their episode's first frame, share of the clips that are
             shown a later one instead, as where a rollout begins amid an episode.
-        single_frame: share of the blocks whose anchor shows its last frame twice, as where a rollout
-            begins amid an episode with a single frame.
+        single_frame: share of the blocks whose anchor shows its last frame twice, as where a
+            rollout begins amid an episode with a single frame.
         change_weight: extra weight of the latent loss where the picture changes.
         action_weight: weight of the action loss beside the latent loss.
         time_floor: smallest time in the velocity weight.

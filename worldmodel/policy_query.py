@@ -1,7 +1,8 @@
 """A world model as a policy: its policy query, which chooses actions without imagining frames.
 
-It acts as the recorded data would have gone on, failures included (`configs/uwm/act.yaml` goes on with
-demonstrations), and sees the latest frame alone, not the robot's state. By its methods and attributes it is an actor like any other.
+It acts as the recorded data would have gone on, failures included (`configs/uwm/act.yaml` trains on
+with demonstrations), and sees the latest frame alone, not the robot's state. By its methods and
+attributes it is an actor like any other.
 """
 
 from pathlib import Path

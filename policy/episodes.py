@@ -99,6 +99,8 @@ def play(
     Raises:
         ValueError: starts without a state for an environment that shows it.
     """
+    if len(seeds) == 0:
+        return Played([], [])
     turns, steps, mode = Turns(env, seeds, starts), steps_of(env), _autoreset_mode(env)
     observations = turns.begin(np.ones(env.num_envs, bool))
     while turns.left:

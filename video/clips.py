@@ -194,16 +194,22 @@ class ClipDataset(Dataset[Clips]):
         }
         clips = {name: torch.from_numpy(array) for name, array in arrays.items()}
         if self.first_frames:
-            first = np.array([self._beginning(*of) for of in zip(numbers, start, strict=True)])
-            kind, pictures = self._pictures(episode, first[:, None])
-            clips[f"first_{kind}"] = pictures[:, 0]
+            kind, first = self._pictures(episode, self._beginnings(numbers, start)[:, None])
+            clips[f"first_{kind}"] = first[:, 0]
         kind, pictures = self._pictures(episode, clipped)
         return clips | {kind: pictures}
 
-    def _beginning(self, window: int, start: int) -> int:
-        """The frame at which a window's episode is taken to have begun."""
-        late, where = np.random.default_rng(window).random(2)
-        return int(where * (max(start, 0) + 1)) if late < self.late_starts else 0
+    def _beginnings(
+        self, windows: Int64[np.ndarray, " B"], start: Int64[np.ndarray, " B"]
+    ) -> Int64[np.ndarray, " B"]:
+        """The frames at which the windows' episodes are taken to have begun."""
+        first = np.zeros_like(windows)
+        if self.late_starts:
+            for row, window in enumerate(windows):
+                late, where = np.random.default_rng(window).random(2)
+                if late < self.late_starts:
+                    first[row] = where * (max(start[row], 0) + 1)
+        return first
 
     def _pictures(
         self, episode: Int64[np.ndarray, " B"], frame: Int64[np.ndarray, "B T"]

@@ -80,6 +80,10 @@ def test_environments_that_are_reset_by_hand_wait_for_nobody(monkeypatch):
     assert sum(lengths) <= 3 * steps["disabled"] < 3 * steps["next_step"]
 
 
+def test_without_seeds_nothing_is_played():
+    assert play(Pusher(0.9), real(), []).episodes == []
+
+
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
 def test_successes_and_steps_of_any_environment_count(mode):
     class Halt:

@@ -131,7 +131,7 @@ def test_a_model_that_sees_the_first_frame(config, tmp_path):
     assert InverseDynamicsQuery(model).read(latents[None]).mean.shape == (1, 1, 2)
 
 
-def test_it_learns_to_act_from_demonstrations(config, tmp_path):
+def test_a_pretrained_model_goes_on_to_act(config, tmp_path):
     """`configs/uwm/act.yaml`, behind a pretraining."""
     quiet = ["--trainer.callbacks", "null"]
     main(["fit", "-c", str(config), "--trainer.max_steps", "2", *quiet])

@@ -77,6 +77,9 @@ class QueryMix:
 _FORWARD, _PREFIX, _INVERSE, _POLICY, _GENERATION, _JOINT = range(6)
 
 
+SHARES = ("self_rollout", "finished_history", "late_start", "single_frame", "state_dropout")
+
+
 @dataclass
 class Objective:
     """What a block's loss is made of, and how its anchor is disturbed against drift.
@@ -114,6 +117,16 @@ class Objective:
     state_dropout: float = 0.1
     state_weight: float = 1.0
     kinematics_weight: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Check the shares.
+
+        Raises:
+            ValueError: one that is none, by name.
+        """
+        for name in SHARES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)} is a share: from 0 to 1")
 
 
 class Times(NamedTuple):

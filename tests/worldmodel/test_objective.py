@@ -158,6 +158,13 @@ def test_shares_must_sum_to_one():
         QueryMix(forward_dynamics=0.9)
 
 
+@pytest.mark.parametrize("name", ["late_start", "single_frame", "self_rollout"])
+def test_a_share_is_one(name):
+    for wrong in (-0.1, 1.5):
+        with pytest.raises(ValueError, match=f"{name}={wrong} is a share"):
+            Objective(**{name: wrong})
+
+
 def test_finished_history_is_given_and_the_last_block_is_not():
     mask = torch.ones(4, 3, 2, dtype=torch.bool)
     mask[:, 0, 1] = False

@@ -174,6 +174,36 @@ def test_pictures_are_upright_and_repeat(make):
 
 
 @simulator
+def test_a_pixel_is_the_mean_of_what_is_drawn_larger(make, metaworld_env):
+    drawn = np.array([[0, 255, 1, 2], [255, 255, 2, 1]], np.uint8)[..., None].repeat(3, -1)
+    mean = metaworld_env._averaged(drawn, 2)
+    np.testing.assert_array_equal(mean, np.array([[[191] * 3, [2] * 3]], np.uint8))
+    white = np.full((32, 32, 3), 255, np.uint8)
+    np.testing.assert_array_equal(metaworld_env._averaged(white, 16), white[:2, :2])
+
+    small, large = (make(rendered=True, size=16 * n, supersampling=4 // n) for n in (1, 2))
+    for env in (small, large):
+        env.reset(seed=5)
+    from_twos = metaworld_env._averaged(large.render(), 2).astype(int)
+    assert np.abs(small.render() - from_twos).max() <= 1
+
+
+@simulator
+def test_finer_frames_move_more_evenly(make):
+    """An edge that crosses a pixel changes it bit by bit: the sum of its changes is smaller."""
+    changes = {}
+    for samples in (1, 4):
+        env = make(rendered=True, supersampling=samples)
+        env.reset(seed=5)
+        frames = [env.render().astype(int)]
+        for _ in range(12):
+            env.step(np.array([0.3, 0.2, 0.1, 0], np.float32))
+            frames.append(env.render().astype(int))
+        changes[samples] = np.abs(np.diff(frames, axis=0)).mean()
+    assert changes[4] < 0.97 * changes[1]
+
+
+@simulator
 def test_size_camera_and_action_repeat(make):
     env = make(rendered=True, size=32, camera="topview", camera_position=None, action_repeat=2)
     assert env.render().shape == (32, 32, 3)
@@ -239,6 +269,9 @@ def test_mistakes_are_named(make):
         make(camera="cellar")
     with pytest.raises(ValueError, match="action_repeat"):
         make(action_repeat=0)
+    for samples in (0, 17):
+        with pytest.raises(ValueError, match=f"supersampling must be 1 to 16, got {samples}"):
+            make(supersampling=samples)
     with pytest.raises(ValueError, match="no task 'fly'"):
         env.unwrapped.__class__("fly")
 

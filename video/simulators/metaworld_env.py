@@ -36,7 +36,7 @@ SIMULATOR_FPS = 80
 HAND_AND_GRIPPER = 4
 FULL_OBSERVATION = 39
 MULTISAMPLES = 4
-"""Of OpenGL's own, where a frame is not drawn larger: what frames had until 28 November."""
+"""Of OpenGL's own, where frames are drawn at their own size."""
 LARGEST_FACTOR = 16
 """Sums of its square of samples fit into 16 bits."""
 SEEDS = 2**31
@@ -87,8 +87,9 @@ class MetaWorldEnv(gymnasium.Env):
             camera_position: metres; None leaves the camera where Meta-World has it. The default is
                 the closer place that pixel work on Meta-World has settled on for "corner2".
             supersampling: frames are drawn so many times larger, each way, and averaged: of 4x4
-                samples edges tell where things are to a fraction of a pixel. Without a GPU that is
-                faster than OpenGL's multisampling of four, which 1 leaves to it.
+                samples edges tell where things are to a fraction of a pixel. 1 leaves it to
+                OpenGL's multisampling of four. Without a GPU, 4 is faster than that up to some 100
+                pixels, 2 at any size.
 
         Raises:
             ValueError: an unknown task or camera, an action repeat below 1, or a supersampling

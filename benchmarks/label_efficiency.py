@@ -7,11 +7,12 @@ Trains world models on a share of the default dataset's labels in three ways:
     pseudo      and all other video, with the actions that an inverse dynamics model reads which
                 was trained on the same labels
 
-    python benchmarks/label_efficiency.py --out runs/label_efficiency [--shares 0.01 0.1 1]
+    python benchmarks/label_efficiency.py --out runs/label_efficiency [--rows 0.1:pseudo 1:labels]
 
 Every model sees as many clips with actions in every step; bare video comes on top. Every stage is a
 public command in a folder of its own; one whose result is there is not done again, so a stopped
-benchmark goes on. Writes table.json, prints a table and one JSON line.
+benchmark goes on. Writes table.json, prints a table, what the labels that were read recover of what
+all labels give, and one JSON line.
 
 With `--real-episodes 90` policies are cloned as well, and evaluated in the simulator: from ten
 episodes a task in which an expert succeeds, seen by the camera alone. Which they are is taken as
@@ -22,16 +23,21 @@ has no policy; nor has a share that shows less than one of the ten.
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from public_commands import fit, keep_apart, python, side_by_side
 
 from video.safe_files import write_json
 
-WAYS = ("labels", "video", "pseudo")
+LABELS, VIDEO, PSEUDO = WAYS = ("labels", "video", "pseudo")
+SHARES = (0.01, 0.1, 1.0)
 HORIZON = "8"
+"""Of the printed table; table.json has all horizons."""
 LABELLED_CLIPS = 48
 """Clips with actions in every batch of a world model."""
 RECORDED_CLIPS = 16
@@ -52,14 +58,41 @@ DEMONSTRATIONS = {"episodes": 10, "notes": {"policy": "Expert()"}, "successful":
 CLONING_STEPS = 1000
 
 
+@dataclass(frozen=True)
+class Row:
+    """A share of the labels, and what becomes of the other episodes."""
+
+    share: float
+    way: str
+
+    @classmethod
+    def parsed(cls, text: str) -> "Row":
+        """A row from the command line, such as 0.1:pseudo."""
+        share, _, way = text.partition(":")
+        known = ", ".join(f"{share:g}:{way}" for share, way in product(SHARES, WAYS))
+        try:
+            row = cls(float(share), way)
+        except ValueError:
+            row = cls(0, way)
+        if row.way not in WAYS or not 0 < row.share <= 1:
+            raise argparse.ArgumentTypeError(f"{text} is no SHARE:WAY such as {known}")
+        return row
+
+
 def main() -> None:
     """Run every stage that has no result yet, and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("runs/label_efficiency"))
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.1, 1.0])
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument(
+        "--rows",
+        type=Row.parsed,
+        nargs="+",
+        default=[Row(*row) for row in product(SHARES, WAYS)],
+        metavar="SHARE:WAY",
+        help=f"shares of the labels from 0 to 1, each with one of {', '.join(WAYS)}; default: all",
+    )
     parser.add_argument("--steps", type=int, default=4200, help="of every world model")
     parser.add_argument(
         "--idm-steps",
@@ -70,7 +103,10 @@ def main() -> None:
     parser.add_argument(
         "--readers", type=int, default=2, help="inverse dynamics models that read together"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the labels and of the training")
+    parser.add_argument("--seed", type=int, default=0, help="of the labels and their readers")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], help="of the world models, and of the policies"
+    )
     parser.add_argument("--split", default="test", help="split of the data that is reported")
     parser.add_argument("--data", type=Path, default=Path("video/datasets/metaworld"))
     parser.add_argument("--videos", type=Path, default=Path("video/datasets/metaworld_videos"))
@@ -87,32 +123,34 @@ def main() -> None:
     )
     parser.add_argument("--real-seed", type=int, default=400000, help="of the first of them")
     options = parser.parse_args()
-    free = ("out", "shares", "ways", "device", "jobs", "real_episodes")
+    free = ("out", "rows", "seeds", "device", "jobs", "real_episodes")
     decisive = {name: value for name, value in vars(options).items() if name not in free}
     keep_apart(options.out, decisive)
-    shares = [(share,) for share in options.shares]
-    rows = [(share, way) for share in options.shares for way in options.ways]
+    rows, seeds = options.rows, options.seeds
+    shares = [(share,) for share in dict.fromkeys(row.share for row in rows if row.way == PSEUDO)]
     for data in (options.data, options.videos, options.validation):
         encode(data, options)  # before several trainings want to do it at once
     for stage, work in (
         (train_reader, shares),
-        (label_all, shares if "pseudo" in options.ways else []),
-        (train_world_model, rows),
-        (clone, rows),
+        (label_all, shares),
+        (train_world_model, product(rows, seeds)),
+        (clone, product(rows, seeds)),
     ):
         side_by_side((partial(stage, options, *which) for which in work), options.jobs)
-    figures = [row(options, *which) for which in rows]
+    all_figures = [figures(options, row, seed) for row, seed in product(rows, seeds)]
     result = {
         "steps": options.steps,
         "idm_steps": options.idm_steps,
+        "readers": options.readers,
         "seed": options.seed,
         "split": options.split,
         "real_episodes": options.real_episodes,
         "real_seed": options.real_seed,
-        "rows": figures,
+        "rows": all_figures,
+        "recovered": recovered(all_figures),
     }
     write_json(options.out / "table.json", result)
-    print(table(figures), file=sys.stderr)
+    print(table(result), file=sys.stderr)
     print(json.dumps(result))
 
 
@@ -146,7 +184,7 @@ def train_member(options: argparse.Namespace, share: float, folder: Path, seed: 
         sources.append({"path": data, "action_free": True})
         steps //= 2  # few labels are soon known by heart
         changes |= {"sizes": {"redraw": REDRAW}, "optimization": {"shift": SHIFT}}
-    train("configs/idm.yaml", folder, sources, steps, options, changes)
+    train("configs/idm.yaml", folder, sources, steps, options, changes, seed=options.seed)
 
 
 def label_all(options: argparse.Namespace, share: float) -> None:
@@ -166,33 +204,34 @@ def encode(data: Path, options: argparse.Namespace) -> None:
     python("video", "encode", data, AUTOENCODER, "--device", options.device)
 
 
-def train_world_model(options: argparse.Namespace, share: float, way: str) -> None:
+def train_world_model(options: argparse.Namespace, row: Row, seed: int) -> None:
     """A world model trained in one of the ways."""
-    folder = folder_of(options, share, way)
+    folder = folder_of_row(options, row, seed)
     result = folder / f"{options.split}.json"
     if not (folder / "model").exists():
-        clips = mixture(options, share, way)
+        clips = mixture(options, row)
         batch = {"batch_size": sum(source["weight"] for source in clips)}
         # the robot's state would tell of the actions that are not to be seen
-        actions_alone = {"robot_state": False}
-        train("configs/uwm.yaml", folder, clips, options.steps, options, actions_alone, batch)
+        changes = {"robot_state": False, "seed": seed}
+        train("configs/uwm.yaml", folder, clips, options.steps, options, changes, batch, seed)
     if not result.exists():
         arguments = ("--split", options.split, "--out", result, "--device", options.device)
         python("worldmodel", "evaluate", folder / "model", options.data, *arguments)
 
 
-def mixture(options: argparse.Namespace, share: float, way: str) -> list[dict[str, Any]]:
+def mixture(options: argparse.Namespace, row: Row) -> list[dict[str, Any]]:
     """Where a batch's clips come from; the weights are how many from where.
 
     Clips without actions teach nothing of what actions do: however many there are, they come on
     top, or the model learns to do without.
     """
+    share, way = row.share, row.way
     recorded = {"path": str(options.data), "labels": share, "drop_unlabelled": True}
     hidden = {"path": str(options.data), "action_free": True, "weight": HIDDEN_CLIPS}
     bare = {"path": str(options.videos), "weight": VIDEO_CLIPS}
-    if way == "labels":
+    if way == LABELS:
         return [recorded | {"weight": LABELLED_CLIPS}]
-    if way == "video":
+    if way == VIDEO:
         others = [hidden, bare] if share < 1 else [bare]
         return [recorded | {"weight": LABELLED_CLIPS}, *others]
     data, videos = (str(folder_of(options, share, f"pseudo_{name}")) for name in ("data", "videos"))
@@ -204,24 +243,25 @@ def mixture(options: argparse.Namespace, share: float, way: str) -> list[dict[st
     return [*of_data, {"path": videos, "weight": VIDEO_CLIPS}]
 
 
-def clone(options: argparse.Namespace, share: float, way: str) -> None:
+def clone(options: argparse.Namespace, row: Row, seed: int) -> None:
     """A policy that is cloned from the data of a world model, and its real success."""
-    folder = folder_of(options, share, way)
+    folder = folder_of_row(options, row, seed)
     result = folder / "policy.json"
-    shown = share * DEMONSTRATIONS["episodes"]
-    if not options.real_episodes or way == "video" or (way == "labels" and shown < 1):
+    shown = row.share * DEMONSTRATIONS["episodes"]
+    if not options.real_episodes or row.way == VIDEO or (row.way == LABELS and shown < 1):
         return
     if not result.exists():
-        source: dict[str, Any] = {"path": str(options.data), "labels": share}
-        if way == "pseudo":
-            source = {"path": str(folder_of(options, share, "pseudo_data"))}
+        source: dict[str, Any] = {"path": str(options.data), "labels": row.share}
+        if row.way == PSEUDO:
+            source = {"path": str(folder_of(options, row.share, "pseudo_data"))}
         train(
             "configs/behaviour_cloning.yaml",
             folder / "cloning",
             [source | DEMONSTRATIONS],
             CLONING_STEPS,
             options,
-            {"observations": ["latents"]},
+            {"observations": ["latents"], "seed": seed},
+            seed=seed,
         )
         python(
             *("policy", "evaluate", folder / "cloning" / "policy"),
@@ -237,37 +277,67 @@ def train(
     sources: list[dict],
     steps: int,
     options: argparse.Namespace,
-    model: dict[str, Any] | None = None,
+    model: dict[str, Any],
     data: dict[str, Any] | None = None,
+    seed: int = 0,
 ) -> None:
-    """Train by a configuration of the project on other data."""
+    """Train by a configuration of the project on other data; `options.seed` tells which labels."""
     fit(
         folder,
         [config, *options.config],
-        {"seed": options.seed} | (model or {}),
+        model,
         {
             "datasets": [*sources, {"path": str(options.validation), "split": None}],
             "seed": options.seed,
             **(data or {}),
         },
         {"max_steps": steps, "callbacks": None},
-        options.seed,
+        seed,
     )
 
 
-def row(options: argparse.Namespace, share: float, way: str) -> dict[str, Any]:
-    """The figures of one way."""
-    figures = read(folder_of(options, share, way) / f"{options.split}.json")
-    reader = read(folder_of(options, share, "idm") / f"{options.split}.json")
-    policy = folder_of(options, share, way) / "policy.json"
+def figures(options: argparse.Namespace, row: Row, seed: int) -> dict[str, Any]:
+    """The figures of one world model, by horizon, and of what belongs to it."""
+    folder = folder_of_row(options, row, seed)
+    evaluation = read(folder / f"{options.split}.json")
+    reader = folder_of(options, row.share, "idm") / f"{options.split}.json"
+    policy = folder / "policy.json"
     return {
-        "share": share,
-        "way": way,
-        "idm_r2": reader["mean_r2_translation"],
-        "psnr": figures["psnr"][HORIZON],
-        "action_following_ratio": figures["action_following_ratio"][HORIZON],
+        "share": row.share,
+        "way": row.way,
+        "seed": seed,
+        "idm_r2": read(reader)["mean_r2_translation"] if reader.exists() else None,
+        "psnr": evaluation["psnr"],
+        "action_following_ratio": evaluation["action_following_ratio"],
         "real_success": read(policy)["real"]["success"] if policy.exists() else None,
     }
+
+
+def recovered(all_figures: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """What every way gives of the action-following ratio of all labels, by horizon.
+
+    Ratios are means over the seeds. Empty where no model learned from all labels.
+    """
+    by_row: dict[tuple[float, str], list[dict[str, float]]] = {}
+    for one in all_figures:
+        ratios = one["action_following_ratio"]
+        by_row.setdefault((one["share"], one["way"]), []).append(ratios)
+    means = {
+        row: {horizon: fmean(one[horizon] for one in ratios) for horizon in ratios[0]}
+        for row, ratios in by_row.items()
+    }
+    best = means.pop((1.0, LABELS), None)
+    if best is None:
+        return {}
+    return {
+        f"{share:g}:{way}": {horizon: mean[horizon] / best[horizon] for horizon in mean}
+        for (share, way), mean in means.items()
+    }
+
+
+def folder_of_row(options: argparse.Namespace, row: Row, seed: int) -> Path:
+    """Where a world model has its files."""
+    return folder_of(options, row.share, row.way if seed == 0 else f"{row.way}_seed_{seed}")
 
 
 def folder_of(options: argparse.Namespace, share: float, name: str) -> Path:
@@ -280,18 +350,22 @@ def read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def table(rows: list[dict]) -> str:
+def table(result: dict[str, Any]) -> str:
     """The figures as text for a terminal."""
     lines = [
-        f"{'labels':>7} {'way':<8}{'PSNR':>8}{'ratio':>8}{'IDM R2':>8}{'success':>9}"
+        f"{'labels':>7} {'way':<8}{'seed':>5}{'PSNR':>8}{'ratio':>8}{'IDM R2':>8}{'success':>9}"
         f"   (horizon {HORIZON})"
     ]
-    for row in rows:
+    for row in result["rows"]:
         success = "-" if row["real_success"] is None else f"{row['real_success']:.0%}"
+        reader = "-" if row["idm_r2"] is None else f"{row['idm_r2']:.2f}"
         lines.append(
-            f"{row['share']:>7.0%} {row['way']:<8}{row['psnr']:>8.2f}"
-            f"{row['action_following_ratio']:>8.2f}{row['idm_r2']:>8.2f}{success:>9}"
+            f"{row['share']:>7.0%} {row['way']:<8}{row['seed']:>5}{row['psnr'][HORIZON]:>8.2f}"
+            f"{row['action_following_ratio'][HORIZON]:>8.2f}{reader:>8}{success:>9}"
         )
+    for row, shares in result["recovered"].items():
+        by_horizon = ", ".join(f"{share:.0%} at {horizon}" for horizon, share in shares.items())
+        lines.append(f"{row}: of what all labels give in action-following ratio {by_horizon}")
     return "\n".join(lines)
 
 

@@ -1,0 +1,73 @@
+"""The plan of benchmarks/label_efficiency.py, whose stages run for hours: rows, clips, figures."""
+
+import argparse
+import importlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """The benchmark as a module."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("label_efficiency")
+
+
+@pytest.fixture
+def options(tmp_path):
+    """What decides where its data lie."""
+    return argparse.Namespace(out=tmp_path, data=Path("recorded"), videos=Path("bare"))
+
+
+@pytest.mark.parametrize("text", ["0.1", "0:labels", "1.5:labels", "some:labels", "0.1:guesses"])
+def test_what_is_no_row_is_refused_by_name(benchmark, text):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"{text} is no SHARE:WAY such as"):
+        benchmark.Row.parsed(text)
+
+
+@pytest.mark.parametrize("text", ["1:labels", "0.1:labels", "0.1:video", "1:pseudo", "0.1:pseudo"])
+def test_every_model_sees_as_many_clips_with_actions(benchmark, options, text):
+    row = benchmark.Row.parsed(text)
+    clips = benchmark.mixture(options, row)
+    bare = [
+        source
+        for source in clips
+        if source.get("action_free") or (row.way == "video" and source["path"] == "bare")
+    ]
+    shown = sum(source["weight"] for source in clips if source not in bare)
+    assert shown == benchmark.LABELLED_CLIPS
+    assert bool(bare) == (row.way == "video")
+
+
+def test_hidden_labels_are_seen_by_no_model(benchmark, options):
+    for way in benchmark.WAYS:
+        clips = benchmark.mixture(options, benchmark.Row(0.1, way))
+        of_data = [source for source in clips if source["path"] == "recorded"]
+        for source in of_data:
+            assert source.get("action_free") or source["labels"] == 0.1
+
+
+def test_seeds_have_folders_of_their_own(benchmark, options):
+    rows = [benchmark.Row(share, way) for share in (0.1, 1.0) for way in benchmark.WAYS]
+    folders = {benchmark.folder_of_row(options, row, seed) for row in rows for seed in range(3)}
+    assert len(folders) == 18
+
+
+def figures(share, way, seed, ratio):
+    """What one model reached at eight steps."""
+    return {"share": share, "way": way, "seed": seed, "action_following_ratio": {"8": ratio}}
+
+
+def test_what_is_recovered_is_a_share_of_the_mean_over_seeds(benchmark):
+    rows = [
+        figures(1.0, "labels", 0, 3.0),
+        figures(1.0, "labels", 1, 5.0),
+        figures(0.1, "pseudo", 0, 3.5),
+        figures(0.1, "pseudo", 1, 2.5),
+        figures(0.1, "labels", 0, 2.0),
+    ]
+    assert benchmark.recovered(rows) == {"0.1:pseudo": {"8": 0.75}, "0.1:labels": {"8": 0.5}}
+    assert benchmark.recovered(rows[2:]) == {}

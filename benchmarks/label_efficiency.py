@@ -127,12 +127,13 @@ def main() -> None:
     decisive = {name: value for name, value in vars(options).items() if name not in free}
     keep_apart(options.out, decisive)
     rows, seeds = options.rows, options.seeds
-    shares = [(share,) for share in dict.fromkeys(row.share for row in rows if row.way == PSEUDO)]
+    shares = dict.fromkeys(row.share for row in rows if row.way == PSEUDO)
     for data in (options.data, options.videos, options.validation):
         encode(data, options)  # before several trainings want to do it at once
     for stage, work in (
-        (train_reader, shares),
-        (label_all, shares),
+        (train_member, product(shares, range(options.readers))),
+        (join_readers, product(shares)),
+        (label_all, product(shares)),
         (train_world_model, product(rows, seeds)),
         (clone, product(rows, seeds)),
     ):
@@ -154,37 +155,34 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def train_reader(options: argparse.Namespace, share: float) -> None:
-    """Inverse dynamics models that saw a share of the labels, and the other episodes bare."""
-    folder = folder_of(options, share, "idm")
-    result = folder / f"{options.split}.json"
-    model = folder / "model"
-    if options.readers == 1:
-        train_member(options, share, folder, options.seed)
-    elif not model.exists():
-        members = [folder / f"member_{number}" for number in range(options.readers)]
-        for number, member in enumerate(members):
-            train_member(options, share, member, options.seed + number)
-        paths = [str(member / "model") for member in members]
-        python("inverse_dynamics", "ensemble", json.dumps(paths), model)
-    if not result.exists():
-        python("inverse_dynamics", "calibrate", model, options.validation, "--split", "validation")
-        arguments = ("--split", options.split, "--out", result, "--device", options.device)
-        python("inverse_dynamics", "evaluate", model, options.data, *arguments)
-
-
-def train_member(options: argparse.Namespace, share: float, folder: Path, seed: int) -> None:
-    """One of the models; the labels are the same for all of them."""
+def train_member(options: argparse.Namespace, share: float, number: int) -> None:
+    """One of the readers of a share of the labels, which is the same for all of them."""
+    folder = member(options, share, number)
     if (folder / "model").exists():
         return
     data, steps = str(options.data), options.idm_steps
-    changes: dict[str, Any] = {"seed": seed}
+    changes: dict[str, Any] = {"seed": options.seed + number}
     sources = [{"path": data, "labels": share, "drop_unlabelled": True}]
     if share < 1:
         sources.append({"path": data, "action_free": True})
         steps //= 2  # few labels are soon known by heart
         changes |= {"sizes": {"redraw": REDRAW}, "optimization": {"shift": SHIFT}}
     train("configs/idm.yaml", folder, sources, steps, options, changes, seed=options.seed)
+
+
+def join_readers(options: argparse.Namespace, share: float) -> None:
+    """Let the members read together; calibrate what comes of it, and evaluate it."""
+    folder = folder_of(options, share, "idm")
+    result = folder / f"{options.split}.json"
+    model = folder / "model"
+    if not model.exists():
+        members = [member(options, share, number) for number in range(options.readers)]
+        paths = [str(one / "model") for one in members]
+        python("inverse_dynamics", "ensemble", json.dumps(paths), model)
+    if not result.exists():
+        python("inverse_dynamics", "calibrate", model, options.validation, "--split", "validation")
+        arguments = ("--split", options.split, "--out", result, "--device", options.device)
+        python("inverse_dynamics", "evaluate", model, options.data, *arguments)
 
 
 def label_all(options: argparse.Namespace, share: float) -> None:
@@ -338,6 +336,12 @@ def recovered(all_figures: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 def folder_of_row(options: argparse.Namespace, row: Row, seed: int) -> Path:
     """Where a world model has its files."""
     return folder_of(options, row.share, row.way if seed == 0 else f"{row.way}_seed_{seed}")
+
+
+def member(options: argparse.Namespace, share: float, number: int) -> Path:
+    """Where one of the readers has its files; a single one has no others beside it."""
+    folder = folder_of(options, share, "idm")
+    return folder if options.readers == 1 else folder / f"member_{number}"
 
 
 def folder_of(options: argparse.Namespace, share: float, name: str) -> Path:

@@ -65,18 +65,21 @@ class Row:
     share: float
     way: str
 
+    def __post_init__(self) -> None:
+        """Check both."""
+        if self.way not in WAYS or not 0 < self.share <= 1:
+            raise ValueError(f"{self} is neither of {WAYS} nor of a share from 0 to 1")
+
     @classmethod
     def parsed(cls, text: str) -> "Row":
         """A row from the command line, such as 0.1:pseudo."""
         share, _, way = text.partition(":")
-        known = ", ".join(f"{share:g}:{way}" for share, way in product(SHARES, WAYS))
         try:
-            row = cls(float(share), way)
-        except ValueError:
-            row = cls(0, way)
-        if row.way not in WAYS or not 0 < row.share <= 1:
-            raise argparse.ArgumentTypeError(f"{text} is no SHARE:WAY such as {known}")
-        return row
+            return cls(float(share), way)
+        except ValueError as error:
+            known = ", ".join(f"{share:g}:{way}" for share, way in product(SHARES, WAYS))
+            message = f"{text} is no SHARE:WAY such as {known}"
+            raise argparse.ArgumentTypeError(message) from error
 
 
 def main() -> None:
@@ -335,7 +338,7 @@ def recovered(all_figures: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 def folder_of_row(options: argparse.Namespace, row: Row, seed: int) -> Path:
     """Where a world model has its files."""
-    return folder_of(options, row.share, row.way if seed == 0 else f"{row.way}_seed_{seed}")
+    return folder_of(options, row.share, f"{row.way}_seed_{seed}")
 
 
 def member(options: argparse.Namespace, share: float, number: int) -> Path:

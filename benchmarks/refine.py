@@ -11,7 +11,8 @@
     refine       the clones, by PPO inside the frozen world model, behind the gate
                  (these four again in every further round: what the refined policies really do, a
                  world model that goes on with that from the last one, and the clones refined in it)
-    evaluate     clones and refined policies on the same episodes, imagined and real
+    evaluate     clones, what they were halfway and refined policies on the same episodes, imagined
+                 and real
     simulator    the same PPO in the simulator: what does the gain cost there?
     compare      imagined with real success over all policies of the last round
 

@@ -10,7 +10,7 @@ from public_commands import side_by_side
 
 Number = TypeVar("Number", int, float)
 
-AFTER, BEFORE, SIMULATOR = "after", "before", "simulator"
+AFTER, BEFORE, HALFWAY, SIMULATOR = "after", "before", "halfway", "simulator"
 TIMES = "times.json"
 COMPARED, COMPARED_SNAPSHOTS = "comparison.json", "comparison_of_snapshots.json"
 
@@ -225,6 +225,10 @@ class Run:
         """Iterations between two looks at a round's refinements: one halfway, one at the end."""
         return -(-self.iterations(number) // 2)
 
+    def halfway_refined(self, folder: Path, number: int) -> Path:
+        """What a policy was halfway through a round's refinement, by the folder of its seed."""
+        return folder / self.of_round(AFTER, number) / "snapshots" / f"{self.halfway(number):06d}"
+
     def side_by_side(self, work: Iterable[Callable[[], None]]) -> None:
         """Do what does not depend on each other, `jobs` at once."""
         side_by_side(work, self.jobs)
@@ -243,10 +247,10 @@ class Run:
                 yield f"{demonstrations} demonstrations, seed {seed}", folder, CLONES_NOISE
         else:
             for folder, seed in self.started():
-                last = folder / self.of_round(AFTER, self.round - 1)
-                halfway = last / "snapshots" / f"{self.halfway(self.round - 1):06d}"
+                last = self.round - 1
+                halfway = self.halfway_refined(folder, last)
                 yield f"halfway refined, seed {seed}", halfway, HALFWAY_NOISE
-                yield f"refined, seed {seed}", last, REFINED_NOISE
+                yield f"refined, seed {seed}", folder / self.of_round(AFTER, last), REFINED_NOISE
 
     def started(self) -> Iterator[tuple[Path, int]]:
         """Folder and seed of every policy that is refined."""
@@ -258,7 +262,9 @@ class Run:
         tasks = len(self.recipe["env"])
         for folder, seed in self.started():
             results = self.results / self.start / f"seed_{seed}"
+            halfway = self.halfway_refined(folder, self.round)
             yield folder / BEFORE, results / self.before, tasks * self.size.episodes
+            yield halfway, results / self.of_round(HALFWAY), tasks * self.size.episodes
             yield folder / self.after, results / self.after, tasks * self.size.episodes
             for name in self.ablations:
                 yield folder / name, results / name, tasks * self.size.ablation_episodes

@@ -72,6 +72,16 @@ def test_a_further_round_begins_with_what_became_of_the_clones(run):
     assert rolled_out[:2] == [folder / "snapshots" / "000010", folder]
 
 
+def test_clones_are_evaluated_as_they_were_what_they_are_halfway_and_refined(run):
+    folder = run(3).out / "2_demonstrations" / "seed_0"
+    evaluated = [folder for folder, *_ in run(3).evaluated()]
+    assert evaluated[:3] == [
+        folder / "before",
+        folder / "after_3" / "snapshots" / "000015",
+        folder / "after_3",
+    ]
+
+
 def test_clones_are_refined_in_the_newest_world_model(benchmark, run, monkeypatch):
     refine = benchmark("refine")
     refined = []
@@ -189,7 +199,7 @@ def test_policies_of_an_ablation_are_compared_too_if_they_played_the_same(
     monkeypatch.setattr(refine, "python", lambda *words: compared.append(json.loads(words[2])))
     chosen = run(3, ablation=True)
     refine.compare(chosen)
-    assert len(compared[0]) == 2 * (2 + 3)
+    assert len(compared[0]) == 2 * (3 + 3)
     chosen.size = replace(chosen.size, ablation_episodes=1)
     refine.compare(chosen)
-    assert len(compared[2]) == 2 * 2
+    assert len(compared[2]) == 2 * 3

@@ -22,7 +22,7 @@ def test_orthogonalized_singular_values_are_near_one(shape, fast_bfloat16):
     assert agreement.min() > 0.6
 
 
-@pytest.mark.parametrize("shape", [(16, 16), (12, 40)])
+@pytest.mark.parametrize("shape", [(16, 16), (12, 40), (40, 12)])
 def test_the_shorter_way_leads_to_the_same(shape):
     generator = torch.Generator().manual_seed(0)
     matrices = torch.randn(3, *shape, generator=generator) * torch.logspace(0, -3, shape[1])
@@ -31,6 +31,14 @@ def test_the_shorter_way_leads_to_the_same(shape):
     assert torch.linalg.svdvals(expected).max() > 0.9
     shorter = newton_schulz_by_squares(matrices, 5)
     torch.testing.assert_close(shorter.double(), expected, rtol=0, atol=1e-3)
+
+
+def test_one_iteration_by_the_formula():
+    wide = torch.diag(torch.tensor([0.5, 0.0, 0.25], dtype=torch.float64))[None, ::2]
+    values = torch.linalg.svdvals(newton_schulz(wide, 1))[0]
+    # 3.4445 s - 4.775 s^3 + 2.0315 s^5 of 0.5 and 0.25
+    assert values.tolist() == pytest.approx([1.188859375, 0.78849951171875])
+    torch.testing.assert_close(newton_schulz(wide.mT, 1), newton_schulz(wide, 1).mT)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -95,7 +95,8 @@ class FrameMemory:
         new = frames._replace(imagined=frames.imagined.half(), recorded=frames.recorded.half())
         new = Frames(*(value.cpu() for value in new))
         if self.kept is not None:
-            new = Frames(*(torch.cat(pair) for pair in zip(self.kept, new, strict=True)))
+            with torch.autocast("cpu", enabled=False):  # which refuses to join float16
+                new = Frames(*(torch.cat(pair) for pair in zip(self.kept, new, strict=True)))
         self.kept = new
 
     def glance(self, options: SuccessLearning, generator: torch.Generator) -> Glances:

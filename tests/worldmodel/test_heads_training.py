@@ -136,6 +136,13 @@ def test_a_run_gives_the_model_heads_and_changes_nothing_else(
     assert len(losses(tmp_path / "run")) == 4
 
 
+def test_it_learns_in_mixed_precision_too(config, model_folder, monkeypatch):
+    """Which is the configured one, though only newer processors have it."""
+    monkeypatch.setattr("video.precision.is_bfloat16_fast", lambda: True)
+    main(["fit", "-c", str(config), "--trainer.precision", "bf16-mixed", *QUIET])
+    assert WorldModel.from_pretrained(model_folder).heads is not None
+
+
 def test_imagined_successes_are_as_frequent_as_true_ones(
     config, model_folder, tiny_dataset, monkeypatch, caplog
 ):

@@ -11,8 +11,8 @@
     refine       the clones, by PPO inside the frozen world model, behind the gate
                  (these four again in every further round: what the refined policies really do, a
                  world model that goes on with that from the last one, and the clones refined in it)
-    evaluate     clones, what they were halfway and refined policies on the same episodes, imagined
-                 and real
+    evaluate     the policies before, halfway through and after, on the same episodes, imagined and
+                 real
     simulator    the same PPO in the simulator: what does the gain cost there?
     compare      imagined with real success over all policies of the last round
 
@@ -51,6 +51,8 @@ from refine_layout import (
     by_round,
 )
 from refine_results import summary, table
+
+from video.precision import is_bfloat16_fast
 
 VALIDATION_SEED, EVALUATION_SEED = 200000, 500000
 ROLLOUT_SEED, BETWEEN_ROUNDS = 600000, 40000
@@ -269,6 +271,7 @@ def refine(run: Run) -> None:
         "num_envs": run.size.num_envs,
         "steps": SAMPLER_STEPS,
         "device": run.size.device,
+        "dtype": "bfloat16" if is_bfloat16_fast(run.size.device) else "float32",
     }
     work = []
     for folder, seed in run.started():

@@ -88,8 +88,9 @@ class Size:
 
 SIZES = {
     "cpu": Size(
+        overlays=("configs/uwm/adamw.yaml",),
         autoencoder=500,
-        world_model=(1200, 700, 700),
+        world_model=(1800, 900, 900),
         heads=(16, 16, 24),
         refinement=(10, 20, 30),
     ),

@@ -120,8 +120,8 @@ def newton_schulz(
 ) -> Float[Tensor, "n rows columns"]:
     """X <- (A + B Y + C Y Y) X with Y = X X^T, or the same from the right if X is higher than wide.
 
-    Nothing is transposed in memory, and every sum is part of a product: on two cores a transposed
-    sum of bfloat16 alone takes longer than both.
+    Nothing is transposed in memory, and every sum is part of a product: in training on two cores a
+    sum with a transposed bfloat16 took 9 ms, the products beside it 3 and 8 (six of 1408x256).
     """
     high = is_high(x)
     for _ in range(iterations):

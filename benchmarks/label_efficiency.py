@@ -23,6 +23,7 @@ has no policy; nor has a share that shows less than one of the ten.
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -119,7 +120,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="where labels and figures are computed")
     parser.add_argument("--jobs", type=int, default=1, help="models side by side")
     parser.add_argument(
-        "--config", action="append", default=[], help="further YAML of the training"
+        "--config", action="append", default=[], help="further YAML of every training"
+    )
+    parser.add_argument(
+        "--world-model-config",
+        action="append",
+        default=[],
+        help="further YAML of the world models alone, such as configs/uwm/adamw.yaml",
     )
     parser.add_argument(
         "--real-episodes", type=int, default=0, help="of every cloned policy; 0: clone none"
@@ -170,7 +177,7 @@ def train_member(options: argparse.Namespace, share: float, number: int) -> None
         sources.append({"path": data, "action_free": True})
         steps //= 2  # few labels are soon known by heart
         changes |= {"sizes": {"redraw": REDRAW}, "optimization": {"shift": SHIFT}}
-    train("configs/idm.yaml", folder, sources, steps, options, changes, seed=options.seed)
+    train(("configs/idm.yaml",), folder, sources, steps, options, changes, seed=options.seed)
 
 
 def join_readers(options: argparse.Namespace, share: float) -> None:
@@ -214,7 +221,8 @@ def train_world_model(options: argparse.Namespace, row: Row, seed: int) -> None:
         batch = {"batch_size": sum(source["weight"] for source in clips)}
         # the robot's state would tell of the actions that are not to be seen
         changes = {"robot_state": False, "seed": seed}
-        train("configs/uwm.yaml", folder, clips, options.steps, options, changes, batch, seed)
+        configs = ("configs/uwm.yaml", *options.world_model_config)
+        train(configs, folder, clips, options.steps, options, changes, batch, seed)
     if not result.exists():
         arguments = ("--split", options.split, "--out", result, "--device", options.device)
         python("worldmodel", "evaluate", folder / "model", options.data, *arguments)
@@ -256,7 +264,7 @@ def clone(options: argparse.Namespace, row: Row, seed: int) -> None:
         if row.way == PSEUDO:
             source = {"path": str(folder_of(options, row.share, "pseudo_data"))}
         train(
-            "configs/behaviour_cloning.yaml",
+            ("configs/behaviour_cloning.yaml",),
             folder / "cloning",
             [source | DEMONSTRATIONS],
             CLONING_STEPS,
@@ -273,7 +281,7 @@ def clone(options: argparse.Namespace, row: Row, seed: int) -> None:
 
 
 def train(
-    config: str,
+    configs: Sequence[str],
     folder: Path,
     sources: list[dict],
     steps: int,
@@ -282,10 +290,10 @@ def train(
     data: dict[str, Any] | None = None,
     seed: int = 0,
 ) -> None:
-    """Train by a configuration of the project on other data; `options.seed` tells which labels."""
+    """Train by configurations of the project on other data; `options.seed` tells which labels."""
     fit(
         folder,
-        [config, *options.config],
+        [*configs, *options.config],
         model,
         {
             "datasets": [*sources, {"path": str(options.validation), "split": None}],

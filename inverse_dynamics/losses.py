@@ -77,10 +77,31 @@ def redraw_loss(
     mean (x - x_hat)^2 / mean (x - mean x)^2, where x is the frame averaged down to the size of what
     was redrawn, and mean x the batch's mean of every small pixel. It is 1 for the mean picture.
     """
-    size = (redrawn.shape[-2], redrawn.shape[-1])
-    small = F.adaptive_avg_pool2d(frames.flatten(0, 2), size).view_as(redrawn)
+    small = shrunk(frames, redrawn)
     variance = (small - small.mean((0, 1))).square().mean()
     return (small - redrawn).square().mean() / variance.clamp(min=1e-6)
+
+
+def movement_loss(
+    redrawn: Float[Tensor, "batch frames views channels rows columns"],
+    frames: Float[Tensor, "batch frames views channels height width"],
+) -> Float[Tensor, ""]:
+    """Share of the small frames' movement that was not redrawn.
+
+    mean (dx - dx_hat)^2 / mean dx^2, where dx is the difference of neighbouring small frames. It is
+    1 for a picture that stands still, however good it is.
+    """
+    moved = shrunk(frames, redrawn).diff(dim=1)
+    return (moved - redrawn.diff(dim=1)).square().mean() / moved.square().mean().clamp(min=1e-6)
+
+
+def shrunk(
+    frames: Float[Tensor, "batch frames views channels height width"],
+    like: Float[Tensor, "batch frames views channels rows columns"],
+) -> Float[Tensor, "batch frames views channels rows columns"]:
+    """Frames averaged down to the size of others."""
+    size = (like.shape[-2], like.shape[-1])
+    return F.adaptive_avg_pool2d(frames.flatten(0, 2), size).view_as(like)
 
 
 def masked_mean(

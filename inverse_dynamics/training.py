@@ -17,7 +17,13 @@ from torch import Tensor, nn
 from inverse_dynamics.estimate import estimate
 from inverse_dynamics.heads import Settings, fit_head
 from inverse_dynamics.kinds import signed_error
-from inverse_dynamics.losses import action_loss, masked_mean, redraw_loss, state_loss
+from inverse_dynamics.losses import (
+    action_loss,
+    masked_mean,
+    movement_loss,
+    redraw_loss,
+    state_loss,
+)
 from inverse_dynamics.model import InverseDynamicsModel, scale_frames
 from inverse_dynamics.network import ActionReader
 from video.datamodule import ClipDataModule
@@ -60,6 +66,8 @@ class ReaderOptimization:
             own share.
         mask_weight: weight, in the loss, of the share of the picture that a learned mask shows.
         redraw_weight: weight of redrawing the frames, if `sizes.redraw` says so.
+        movement_weight: weight of redrawing how they differ from the frames before, which is little
+            of the frames but all of the actions.
         shift: places (pixels or latents) by which a clip is shifted each way, at most: with few
             labels, what a movement looks like is then learned wherever it is.
     """
@@ -73,6 +81,7 @@ class ReaderOptimization:
     noise: float = 0.0
     mask_weight: float = 0.1
     redraw_weight: float = 1.0
+    movement_weight: float = 0.0
     shift: int = 0
 
     def __post_init__(self) -> None:
@@ -82,7 +91,8 @@ class ReaderOptimization:
                 f"need 0 < cooldown <= 1 and warmup_steps >= 1, got {self.cooldown} and "
                 f"{self.warmup_steps}"
             )
-        for name in ("noise", "state_weight", "mask_weight", "redraw_weight", "shift"):
+        weights = ("state_weight", "mask_weight", "redraw_weight", "movement_weight")
+        for name in ("noise", *weights, "shift"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
 
@@ -188,7 +198,10 @@ class InverseDynamicsTraining(L.LightningModule):
         if redrawn is not None:
             redraw_error = redraw_loss(redrawn, frames)
             self.log("redraw_loss", redraw_error, sync_dist=True)
+            movement_error = movement_loss(redrawn, frames)
+            self.log("movement_loss", movement_error, sync_dist=True)
             total = total + self.optimization.redraw_weight * redraw_error
+            total = total + self.optimization.movement_weight * movement_error
         return total
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:

@@ -11,6 +11,7 @@ from inverse_dynamics.losses import (
     bernoulli_loss,
     laplace_loss,
     masked_mean,
+    movement_loss,
     redraw_loss,
     state_loss,
 )
@@ -74,6 +75,18 @@ def test_redrawing_counts_what_is_left_of_the_variance():
     assert redraw_loss(torch.full(shape, 2.0), frames).item() == pytest.approx(1.0)
     half = torch.tensor([1.5, 2.5]).view(shape)
     assert redraw_loss(half, frames).item() == pytest.approx(0.25)
+
+
+def test_redrawn_movement_counts_what_is_left_of_it():
+    """The small frames are 1, 3, 4, so they move by 2 and 1."""
+    frames = torch.tensor([[0.0, 2.0, 0.0, 2.0], [3.0, 3.0, 1.0, 5.0], [4.0] * 4])
+    frames = frames.view(1, 3, 1, 1, 2, 2)
+    shape = (1, 3, 1, 1, 1, 1)
+    assert movement_loss(torch.full(shape, 2.0), frames).item() == pytest.approx(1.0)
+    other_place = torch.tensor([11.0, 13.0, 14.0]).view(shape)
+    assert movement_loss(other_place, frames).item() == pytest.approx(0.0)
+    half = torch.tensor([0.0, 1.0, 1.5]).view(shape)
+    assert movement_loss(half, frames).item() == pytest.approx((1 + 0.25) / (4 + 1))
 
 
 def test_masked_actions_leave_loss_and_gradients_bit_identical():

@@ -49,6 +49,8 @@ VIDEO_CLIPS = 6
 """Likewise from the recording that has no actions at all."""
 REDRAW = 16
 """What readers learn from bare video: their tokens redraw the frames, so many pixels small."""
+MOVEMENT = 3.0
+"""How much it counts, against the frames, that they tell how the frames move."""
 SHIFT = 3
 """Pixels by which the clips of readers of few labels are shifted at most."""
 AUTOENCODER = "video/autoencoders/metaworld"
@@ -176,7 +178,10 @@ def train_member(options: argparse.Namespace, share: float, number: int) -> None
     if share < 1:
         sources.append({"path": data, "action_free": True})
         steps //= 2  # few labels are soon known by heart
-        changes |= {"sizes": {"redraw": REDRAW}, "optimization": {"shift": SHIFT}}
+        changes |= {
+            "sizes": {"redraw": REDRAW},
+            "optimization": {"movement_weight": MOVEMENT, "shift": SHIFT},
+        }
     train(("configs/idm.yaml",), folder, sources, steps, options, changes, seed=options.seed)
 
 

@@ -1,6 +1,6 @@
 """The ceiling of inverse dynamics: how well actions can be read off the robot's true state.
 
-    python benchmarks/inverse_dynamics_ceiling.py [--data DATASET] [--steps 1000]
+    python benchmarks/inverse_dynamics_ceiling.py [--data DATASET] [--steps 1000] [--labels 0.1]
 
 Trains the class of network that `configs/idm.yaml` trains, with the same windows and optimiser, on
 the recorded robot state instead of latents, and prints one JSON line: `r2` by dimension and
@@ -22,6 +22,7 @@ from inverse_dynamics.scores import r2
 from inverse_dynamics.windows import read_video
 from video.episodes import open_dataset
 from video.muon import Muon
+from video.splits import keep_labels
 from video.statistics import Normalizer
 
 Table = list[tuple[Tensor, Tensor]]
@@ -40,10 +41,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--learning-rate", type=float, default=0.02)
     parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--labels", type=float, default=1.0, help="share of the episodes, 0 to 1")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_flush_denormal(True)
-    training = read(options.data, options.split)
+    training = read(options.data, options.split, options.labels, options.seed)
     held_out = read(options.validation, options.validation_split)
     ranges = [Normalizer.fit(torch.cat(columns).numpy()) for columns in zip(*training, strict=True)]
     training, held_out = normalized(training, ranges), normalized(held_out, ranges)
@@ -55,17 +57,18 @@ def main() -> None:
         "r2": explained.tolist(),
         "mean_r2_translation": explained[:3].mean().item(),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "episodes": len(training),
         "steps": options.steps,
         "seconds": round(seconds, 1),
     }
     print(json.dumps(result))
 
 
-def read(path: str, split: str) -> Table:
-    """State and actions of a split's episodes, in the data's units."""
+def read(path: str, split: str, share: float = 1.0, seed: int = 0) -> Table:
+    """State and actions of a share of a split's episodes, in the data's units."""
     dataset = open_dataset(path)
     table = []
-    for episode in dataset.splits[split]:
+    for episode in keep_labels(np.asarray(dataset.splits[split]), share, seed):
         rows = slice(dataset.starts[episode], dataset.starts[episode] + dataset.lengths[episode])
         state, actions = (np.array(dataset.columns[name][rows]) for name in ("state", "actions"))
         table.append((torch.from_numpy(state), torch.from_numpy(actions[:-1])))

@@ -111,6 +111,9 @@ class InverseDynamicsTraining(L.LightningModule):
             embodiment if there are several; None takes all for numbers.
         action_names: one for each dimension, by embodiment if there are several; None counts them.
         seed: of weights, noise and dropout.
+
+    Raises:
+        ValueError: movement to be redrawn, but no frames.
     """
 
     def __init__(
@@ -122,6 +125,11 @@ class InverseDynamicsTraining(L.LightningModule):
         seed: int = 0,
     ):
         super().__init__()
+        if optimization.movement_weight and not sizes.redraw:
+            raise ValueError(
+                f"movement_weight={optimization.movement_weight} is for frames that are redrawn: "
+                "set sizes.redraw to their size, such as 16"
+            )
         self.sizes = sizes
         self.optimization = optimization
         self.wanted_kinds = kinds

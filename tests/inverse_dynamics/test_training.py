@@ -200,6 +200,10 @@ def test_settings_that_cannot_be_are_named():
         ReaderOptimization(mask_weight=-1)
     with pytest.raises(ValueError, match="shift=-1"):
         ReaderOptimization(shift=-1)
+    with pytest.raises(ValueError, match="movement_weight=-1"):
+        ReaderOptimization(movement_weight=-1)
+    with pytest.raises(ValueError, match=r"set sizes\.redraw to their size"):
+        InverseDynamicsTraining(optimization=ReaderOptimization(movement_weight=3))
 
 
 def write_squares(path: Path, fps: float = FPS, camera: str = "top", actions: int = 2) -> Path:

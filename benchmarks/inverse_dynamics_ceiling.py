@@ -44,6 +44,8 @@ def main() -> None:
     parser.add_argument("--labels", type=float, default=1.0, help="share of the episodes, 0 to 1")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if not 0 < options.labels <= 1:
+        parser.error(f"--labels {options.labels:g} is no share of the episodes: above 0, at most 1")
     torch.set_flush_denormal(True)
     training = read(options.data, options.split, options.labels, options.seed)
     held_out = read(options.validation, options.validation_split)

@@ -135,6 +135,9 @@ def main() -> None:
     )
     parser.add_argument("--real-seed", type=int, default=400000, help="of the first of them")
     options = parser.parse_args()
+    for path in (*options.config, *options.world_model_config):
+        if not Path(path).is_file():  # or it would be found after the readers have been trained
+            parser.error(f"{path} is no file")
     free = ("out", "rows", "seeds", "device", "jobs", "real_episodes")
     decisive = {name: value for name, value in vars(options).items() if name not in free}
     keep_apart(options.out, decisive)

@@ -17,12 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from inverse_dynamics.estimate import binary_spread
-from inverse_dynamics.kinds import is_kind, signed_error, wrap
+from inverse_dynamics.estimate import mixture
 from video.action_model import CLASS_KEY, ActionModel, Estimate, load_action_model
 from video.calibration import Calibration
 from video.errors import DatasetError
@@ -122,28 +120,6 @@ def ensemble(models: list[Path], out: Path) -> Path:
         write_json(unfinished / DESCRIPTION, described)
     print(f"wrote {out}. Next: python -m inverse_dynamics calibrate {out} DATASET")
     return out
-
-
-def mixture(estimates: Sequence[Estimate], kinds: Sequence[str]) -> Estimate:
-    """The mean and the spread of a mixture of equal weights.
-
-    A number's members are Laplace distributions with the scales b and the medians m, so the mixture
-    has the variance mean(2 b^2) + var(m), and the spread is the scale of a Laplace distribution of
-    that variance, sqrt(mean(b^2) + var(m) / 2). Angles go the short way round from their mean
-    direction. A binary dimension's 2 p - 1 is the members' mean, and its spread follows from it.
-
-    Args:
-        estimates: of the members.
-        kinds: of the dimensions.
-    """
-    means = torch.stack([estimate.mean for estimate in estimates])
-    scales = torch.stack([estimate.spread for estimate in estimates])
-    # the mean direction: the first one's, moved by the mean of the short ways to the others
-    angle = wrap(means[0] + signed_error(means, means[0].expand_as(means), kinds).mean(0))
-    mean = torch.where(is_kind(kinds, "angle", means), angle, means.mean(0))
-    variance = signed_error(means, mean.expand_as(means), kinds).square().mean(0)
-    spread = (scales.square().mean(0) + variance / 2).sqrt()
-    return Estimate(mean, torch.where(is_kind(kinds, "binary", means), binary_spread(mean), spread))
 
 
 def _interface(model: ActionModel) -> dict[str, Any]:

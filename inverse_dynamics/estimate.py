@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inverse_dynamics.kinds import is_kind, wrap
+from inverse_dynamics.kinds import is_kind, signed_error, wrap
 from video.action_model import Estimate
 
 SMALLEST_SPREAD = 1e-3
@@ -49,6 +49,28 @@ def decided(estimate: Estimate, kinds: Sequence[str]) -> Estimate:
     error = (2 * wrong.sqrt()).clamp(min=SMALLEST_SPREAD)
     one = torch.where(mean < 0, -torch.ones_like(mean), torch.ones_like(mean))
     return Estimate(torch.where(binary, one, mean), torch.where(binary, error, spread))
+
+
+def mixture(estimates: Sequence[Estimate], kinds: Sequence[str]) -> Estimate:
+    """The mean and the spread of a mixture of equal weights.
+
+    A number's members are Laplace distributions with the scales b and the medians m, so the mixture
+    has the variance mean(2 b^2) + var(m), and the spread is the scale of a Laplace distribution of
+    that variance, sqrt(mean(b^2) + var(m) / 2). Angles go the short way round from their mean
+    direction. A binary dimension's 2 p - 1 is the members' mean, and its spread follows from it.
+
+    Args:
+        estimates: of the members.
+        kinds: of the dimensions.
+    """
+    means = torch.stack([estimate.mean for estimate in estimates])
+    scales = torch.stack([estimate.spread for estimate in estimates])
+    # the mean direction: the first one's, moved by the mean of the short ways to the others
+    angle = wrap(means[0] + signed_error(means, means[0].expand_as(means), kinds).mean(0))
+    mean = torch.where(is_kind(kinds, "angle", means), angle, means.mean(0))
+    variance = signed_error(means, mean.expand_as(means), kinds).square().mean(0)
+    spread = (scales.square().mean(0) + variance / 2).sqrt()
+    return Estimate(mean, torch.where(is_kind(kinds, "binary", means), binary_spread(mean), spread))
 
 
 def binary_spread(mean: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

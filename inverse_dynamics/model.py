@@ -3,6 +3,7 @@
     inverse_dynamics.json   frame rate, cameras, frame size, window, action range
     calibration.json        how far its spread can be trusted, once `calibrate` has measured it
     network/                the network (diffusers layout: config.json and safetensors)
+    movement_kernel.safetensors  the regression beside it, if there is one
     autoencoder/            the frozen autoencoder that makes the latents it looks at, if it does
 
 No pickle anywhere. `InverseDynamicsModel.from_pretrained(folder)` is all a user calls.
@@ -17,6 +18,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from inverse_dynamics.estimate import mixture
+from inverse_dynamics.movement_kernel import KERNEL_FILE, MovementKernel
 from inverse_dynamics.network import ActionReader
 from inverse_dynamics.windows import read_video
 from video.action_model import CLASS_KEY, Estimate, fingerprint_of
@@ -50,6 +53,8 @@ class InverseDynamicsModel:
         action_normalizer: the data's units to [-1, 1].
         action_names: one for each dimension.
         calibration: how far its spread can be trusted; None until that is measured.
+        kernel: reads the actions off the states that the network tells; None: the network reads
+            alone.
     """
 
     network: ActionReader
@@ -61,6 +66,7 @@ class InverseDynamicsModel:
     action_normalizer: Normalizer
     action_names: tuple[str, ...]
     calibration: Calibration | None = None
+    kernel: MovementKernel | None = None
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, device: str = "cpu") -> "InverseDynamicsModel":
@@ -93,6 +99,8 @@ class InverseDynamicsModel:
             write_json(unfinished / DESCRIPTION, self._json())
             if self.calibration is not None:
                 self.calibration.save(unfinished)
+            if self.kernel is not None:
+                self.kernel.save(unfinished)
 
     @property
     def fingerprint(self) -> str:
@@ -122,8 +130,9 @@ class InverseDynamicsModel:
     def read(self, inputs: Float[Tensor, "batch frames views channels h w"]) -> Estimate:
         """Distributions of the actions between the frames, normalised.
 
-        A video that is longer than `window` is read in overlapping windows. Rows of a batch do not
-        know each other.
+        A video that is longer than `window` is read in overlapping windows. With a kernel, the mean
+        is that of what the network and the kernel read, and the spread that of their mixture, each
+        as unsure as the network. Rows of a batch do not know each other.
 
         Args:
             inputs: of videos of two frames or more, as `encode` makes them.
@@ -139,7 +148,14 @@ class InverseDynamicsModel:
                 "encode() makes them."
             )
         weights = next(self.network.parameters())
-        return read_video(self.network.read, inputs.to(weights), self.window, self.kinds)
+        inputs = inputs.to(weights)
+        by_network = read_video(self.network.read, inputs, self.window, self.kinds)
+        if self.kernel is None:
+            return by_network
+        pieces = inputs.split(self.window, dim=1)
+        states = torch.cat([self.network.states(piece) for piece in pieces], dim=1)
+        by_kernel = Estimate(self.kernel.read(states, self.kinds), by_network.spread)
+        return mixture((by_network, by_kernel), self.kinds)
 
     def actions(
         self, inputs: Float[Tensor, "batch frames views channels h w"]
@@ -201,7 +217,21 @@ class InverseDynamicsModel:
             action_normalizer=Normalizer.from_json(saved["actions"]),
             action_names=tuple(saved["action_names"]),
             calibration=Calibration.load(folder),
+            kernel=cls._read_kernel(folder, saved.get("kernel")),
         )
+
+    @staticmethod
+    def _read_kernel(folder: Path, fingerprint: str | None) -> MovementKernel | None:
+        """The folder's kernel, if it is to have one; models of before 30 November have none."""
+        if fingerprint is None:
+            return None
+        kernel = MovementKernel.load(folder)
+        if kernel.fingerprint != fingerprint:
+            raise DatasetError(
+                f"{folder / KERNEL_FILE} has the fingerprint {kernel.fingerprint}, the model was "
+                f"saved with {fingerprint}. Put that one back."
+            )
+        return kernel
 
     def _json(self) -> dict:
         return {
@@ -214,9 +244,15 @@ class InverseDynamicsModel:
             "autoencoder": self.latents_of,
             "actions": self.action_normalizer.to_json(),
             "action_names": list(self.action_names),
+            "kernel": self.kernel and self.kernel.fingerprint,
         }
 
 
 def scale_frames(frames: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Bytes to [-1, 1], for networks that look at frames."""
     return frames.float() / 127.5 - 1
+
+
+def pictures_of(batch: dict[str, Tensor]) -> Float[Tensor, "batch frames views channels h w"]:
+    """What the network looks at: a batch's latents, or its frames where there are none."""
+    return batch["latents"] if "latents" in batch else scale_frames(batch["frames"])

@@ -148,11 +148,7 @@ class ActionReader(ModelMixin, ConfigMixin):
 
     def forward(self, frames: Float[Tensor, "batch frames *shape"]) -> Readout:
         """Read the actions between the frames of clips of any length from two frames on."""
-        pictures, shown = frames.flatten(0, 1), None
-        if self.mask is not None:
-            pictures, shown = self.mask(pictures)
-            shown = shown.unflatten(0, frames.shape[:2])
-        tokens = self.embed_frame(pictures).unflatten(0, frames.shape[:2]).float()
+        tokens, shown = self._tokens(frames)
         before, after = tokens[:, :-1], tokens[:, 1:]
         joined = torch.cat((before, after, DIFFERENCE_GAIN * (after - before)), dim=-1)
         steps = self.embed_step(joined)
@@ -166,9 +162,29 @@ class ActionReader(ModelMixin, ConfigMixin):
             None if self.draw_frame is None else self.draw_frame(tokens),
         )
 
+    def states(
+        self, frames: Float[Tensor, "batch frames *shape"]
+    ) -> Float[Tensor, "batch frames state_dim"]:
+        """The robot's state alone, as `forward` gives it; every frame is read by itself.
+
+        Raises:
+            ValueError: it was not trained.
+        """
+        if self.read_state is None:
+            raise ValueError("this network was trained without the robot's state: state_dim=0")
+        return self.read_state(self._tokens(frames)[0]).float()
+
     def read(self, frames: Float[Tensor, "batch frames *shape"]) -> Estimate:
         """The distributions alone, as `forward` gives them, by mean and spread."""
         return estimate(self(frames).actions, self.kinds)
+
+    def _tokens(self, frames: Float[Tensor, "batch frames *shape"]) -> tuple[Tensor, Tensor | None]:
+        """One token of each frame, and what a mask shows of it."""
+        pictures, shown = frames.flatten(0, 1), None
+        if self.mask is not None:
+            pictures, shown = self.mask(pictures)
+            shown = shown.unflatten(0, frames.shape[:2])
+        return self.embed_frame(pictures).unflatten(0, frames.shape[:2]).float(), shown
 
 
 class Redraw(nn.Module):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from inverse_dynamics.estimate import estimate
 from inverse_dynamics.heads import Settings, fit_head
+from inverse_dynamics.kernel_fitting import fit_kernel
 from inverse_dynamics.kinds import signed_error
 from inverse_dynamics.losses import (
     action_loss,
@@ -24,7 +25,7 @@ from inverse_dynamics.losses import (
     redraw_loss,
     state_loss,
 )
-from inverse_dynamics.model import InverseDynamicsModel, scale_frames
+from inverse_dynamics.model import InverseDynamicsModel, pictures_of
 from inverse_dynamics.network import ActionReader
 from video.datamodule import ClipDataModule
 from video.embodiments import joined
@@ -62,6 +63,8 @@ class ReaderOptimization:
         warmup_steps: linear warm-up.
         cooldown: share of the run, at its end, over which the learning rates fall to zero.
         state_weight: weight of the robot's state in the loss, where the data have it.
+        state_movement_weight: weight of how that state moves from frame to frame, which is little
+            of the state but all of the actions.
         noise: standard deviation of noise on the latents or frames, at most; every clip has its
             own share.
         mask_weight: weight, in the loss, of the share of the picture that a learned mask shows.
@@ -78,6 +81,7 @@ class ReaderOptimization:
     warmup_steps: int = 50
     cooldown: float = 0.6
     state_weight: float = 1.0
+    state_movement_weight: float = 0.0
     noise: float = 0.0
     mask_weight: float = 0.1
     redraw_weight: float = 1.0
@@ -91,8 +95,9 @@ class ReaderOptimization:
                 f"need 0 < cooldown <= 1 and warmup_steps >= 1, got {self.cooldown} and "
                 f"{self.warmup_steps}"
             )
-        weights = ("state_weight", "mask_weight", "redraw_weight", "movement_weight")
-        for name in ("noise", *weights, "shift"):
+        states = ("state_weight", "state_movement_weight")
+        pictures = ("mask_weight", "redraw_weight", "movement_weight")
+        for name in ("noise", *states, *pictures, "shift"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
 
@@ -110,10 +115,12 @@ class InverseDynamicsTraining(L.LightningModule):
         kinds: kind of each action dimension: 'number', 'angle' (radians) or 'binary', by
             embodiment if there are several; None takes all for numbers.
         action_names: one for each dimension, by embodiment if there are several; None counts them.
+        kernel_steps: steps of the basis of a `MovementKernel`, at most, which reads beside the
+            network if the data have the robot's state; 0: the network reads alone.
         seed: of weights, noise and dropout.
 
     Raises:
-        ValueError: movement to be redrawn, but no frames.
+        ValueError: movement to be redrawn, but no frames, or a negative number of steps.
     """
 
     def __init__(
@@ -122,9 +129,12 @@ class InverseDynamicsTraining(L.LightningModule):
         optimization: ReaderOptimization = ReaderOptimization(),  # noqa: B008
         kinds: Settings = None,
         action_names: Settings = None,
+        kernel_steps: int = 0,
         seed: int = 0,
     ):
         super().__init__()
+        if kernel_steps < 0:
+            raise ValueError(f"kernel_steps={kernel_steps} must not be negative")
         if optimization.movement_weight and not sizes.redraw:
             raise ValueError(
                 f"movement_weight={optimization.movement_weight} is for frames that are redrawn: "
@@ -134,6 +144,7 @@ class InverseDynamicsTraining(L.LightningModule):
         self.optimization = optimization
         self.wanted_kinds = kinds
         self.wanted_names = action_names
+        self.kernel_steps = kernel_steps
         self.seed = seed
         self.network: ActionReader | None = None
 
@@ -196,10 +207,15 @@ class InverseDynamicsTraining(L.LightningModule):
         loss = action_loss(
             actions, self._actions(batch), known, self.network.kinds, batch["action_weight"]
         )
-        state_error = state_loss(state, batch["state"], self._known(batch, "state"))
+        known = self._known(batch, "state")
+        state_error = state_loss(state, batch["state"], known)
+        moved = state.diff(dim=1), batch["state"].diff(dim=1), known[:, 1:] & known[:, :-1]
+        state_movement_error = state_loss(*moved)
         self.log("loss", loss, prog_bar=True, sync_dist=True)
         self.log("state_loss", state_error, sync_dist=True)
+        self.log("state_movement_loss", state_movement_error, sync_dist=True)
         total = loss + self.optimization.state_weight * state_error
+        total = total + self.optimization.state_movement_weight * state_movement_error
         if shown is not None:
             self.log("shown", shown.mean(), prog_bar=True, sync_dist=True)
             total = total + self.optimization.mask_weight * shown.mean()
@@ -246,7 +262,12 @@ class InverseDynamicsTraining(L.LightningModule):
         if self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
             for name in self.heads:
                 folder = f"model-{name}" if name else "model"
-                self.model(name).save_pretrained(Path(self.trainer.default_root_dir) / folder)
+                model = self.model(name)
+                if self.kernel_steps and model.network.config["state_dim"]:
+                    model.kernel = fit_kernel(
+                        model.network, self.data, self.heads[name], self.kernel_steps
+                    )
+                model.save_pretrained(Path(self.trainer.default_root_dir) / folder)
 
     def model(self, embodiment: str = "") -> InverseDynamicsModel:
         """The model of an embodiment as it stands now, without a calibration."""
@@ -279,11 +300,6 @@ class InverseDynamicsTraining(L.LightningModule):
         assert own is not None
         assert self.normalizer is not None
         return self.normalizer.normalize(own.denormalize(batch["actions"]))
-
-
-def pictures_of(batch: dict[str, Tensor]) -> Float[Tensor, "batch frames views channels h w"]:
-    """What the network looks at: a batch's latents, or its frames where there are none."""
-    return batch["latents"] if "latents" in batch else scale_frames(batch["frames"])
 
 
 def shifted(

@@ -38,7 +38,7 @@ def combine(estimates: Sequence[Estimate], starts: Sequence[int], kinds: Sequenc
 
     The spread of numbers and angles is sqrt(n / sum w + v / 2) for n windows: what a typical one of
     them says, and the variance v = sum w (m - mean)^2 / sum w of what they read, half of it because
-    spreads are scales of Laplace distributions, as in `ensemble.mixture`. Windows see the same
+    spreads are scales of Laplace distributions, as in `estimate.mixture`. Windows see the same
     frames and err together, so more of them promise no more; but if they disagree, some are wrong.
 
     Args:

@@ -161,7 +161,28 @@ class ClipDataset(Dataset[Clips]):
         episode = np.searchsorted(self._first_window, numbers, side="right") - 1
         offset = numbers - self._first_window[episode] - self.pad_start
         start = np.where(offset < 0, offset * self.stride, offset)
-        frame = start[:, None] + self.stride * np.arange(self.clip_frames)
+        clips = self._cut(episode, start, self.clip_frames)
+        if self.first_frames:
+            kind, first = self._pictures(episode, self._beginnings(numbers, start)[:, None])
+            clips[f"first_{kind}"] = first[:, 0]
+        return clips
+
+    def labelled_episodes(self) -> Int64[np.ndarray, " labelled"]:
+        """Numbers, for `whole`, of the episodes with a known action between two frames."""
+        known = self._known["actions"]
+        rows = zip(self._first_row, self._lengths, strict=True)
+        return np.flatnonzero([known[first : first + length - 1].any() for first, length in rows])
+
+    def whole(self, episode: int) -> Clips:
+        """A batch of one clip: a whole episode, given by its number, as far as the stride goes."""
+        frames = (int(self._lengths[episode]) - 1) // self.stride + 1
+        return self._cut(np.array([episode]), np.zeros(1, np.int64), frames)
+
+    def _cut(
+        self, episode: Int64[np.ndarray, " B"], start: Int64[np.ndarray, " B"], frames: int
+    ) -> Clips:
+        """Clips of episodes from these frames on; before 0, the first frame is repeated."""
+        frame = start[:, None] + self.stride * np.arange(frames)
         clipped = np.maximum(frame, 0)
         first_row = self._first_row[episode]
         rows = first_row[:, None] + clipped
@@ -192,12 +213,8 @@ class ClipDataset(Dataset[Clips]):
             "episode": episode,
             "start": start,
         }
-        clips = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        if self.first_frames:
-            kind, first = self._pictures(episode, self._beginnings(numbers, start)[:, None])
-            clips[f"first_{kind}"] = first[:, 0]
         kind, pictures = self._pictures(episode, clipped)
-        return clips | {kind: pictures}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()} | {kind: pictures}
 
     def _beginnings(
         self, windows: Int64[np.ndarray, " B"], start: Int64[np.ndarray, " B"]
@@ -250,6 +267,7 @@ class ClipDataset(Dataset[Clips]):
         self._first_row = np.concatenate(
             [p.dataset.starts[p.episodes] + o for p, o in zip(self.parts, offsets, strict=False)]
         )
+        self._lengths = np.concatenate([part.dataset.lengths[part.episodes] for part in self.parts])
         self._task = np.array(
             [numbers.get(p.dataset.tasks[e], -1) for p in self.parts for e in p.episodes], np.int64
         )

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from inverse_dynamics.calibrate import calibrate
-from inverse_dynamics.ensemble import DESCRIPTION, Ensemble, ensemble, mixture
+from inverse_dynamics.ensemble import DESCRIPTION, Ensemble, ensemble
+from inverse_dynamics.estimate import mixture
 from inverse_dynamics.label import label
 from inverse_dynamics.model import InverseDynamicsModel
 from inverse_dynamics.network import ActionReader

@@ -93,6 +93,8 @@ def test_a_run_leaves_a_calibrated_model_and_its_figures(config, tiny_dataset, t
     assert model.calibration is not None
     assert model.action_names == ("x", "y")
     assert (model.fps, model.cameras, model.window) == (FPS, ("top",), 6)
+    assert model.kernel is not None
+    assert len(model.kernel.basis) == 19 + 21 + 17  # all steps of the training split
     result = json.loads((run / "evaluation.json").read_text())
     assert set(result["r2"]) == {"x", "y"}
     assert result["mean_r2_translation"] == pytest.approx(np.mean(list(result["r2"].values())))
@@ -107,6 +109,28 @@ def test_a_run_leaves_a_calibrated_model_and_its_figures(config, tiny_dataset, t
 
     command = ["evaluate", str(run / "model"), str(tiny_dataset), "--out", str(tmp_path / "e.json")]
     assert run_commands([evaluate], "python -m inverse_dynamics", command)["r2"] == result["r2"]
+
+
+def test_a_kernel_is_fitted_to_known_actions_where_there_are_states(config, tmp_path):
+    blind = DatasetWriter(tmp_path / "blind", FPS, crf=10)
+    for seed in range(2):
+        episode = moving_square(seed, 20)
+        episode.state = None
+        blind.add(seed, episode, "train" if seed else "test")
+    toy = yaml.safe_load(config.read_text())
+    (source,) = toy["data"]["init_args"]["datasets"]
+    others = {"path": str(blind.finalize()), "latents": str(tmp_path / "blind_latents")}
+    kernels = []
+    for number, changed in enumerate(({"labels": 0.1}, others)):
+        toy["data"]["init_args"]["datasets"] = [source | changed]
+        toy["trainer"] |= {"default_root_dir": str(tmp_path / str(number)), "max_steps": 1}
+        config.write_text(yaml.safe_dump(toy))
+        main(["fit", "-c", str(config), *QUIET])
+        model = InverseDynamicsModel.from_pretrained(tmp_path / str(number) / "model")
+        kernels.append(model.kernel)
+    assert kernels[0] is not None
+    assert len(kernels[0].basis) in (19, 21, 17)  # one of three episodes
+    assert kernels[1] is None
 
 
 def test_a_trial_run_leaves_nothing_behind(config, tmp_path):
@@ -202,6 +226,10 @@ def test_settings_that_cannot_be_are_named():
         ReaderOptimization(shift=-1)
     with pytest.raises(ValueError, match="movement_weight=-1"):
         ReaderOptimization(movement_weight=-1)
+    with pytest.raises(ValueError, match="state_movement_weight=-1"):
+        ReaderOptimization(state_movement_weight=-1)
+    with pytest.raises(ValueError, match="kernel_steps=-1"):
+        InverseDynamicsTraining(kernel_steps=-1)
     with pytest.raises(ValueError, match=r"set sizes\.redraw to their size"):
         InverseDynamicsTraining(optimization=ReaderOptimization(movement_weight=3))
 
@@ -275,6 +303,10 @@ def test_two_embodiments_are_learned_in_one_run(two_bodies, tiny_dataset, tmp_pa
     assert wide.kinds == ("number", "number", "number", "binary")
     assert wide.action_normalizer.high.max() > 4 > narrow.action_normalizer.high.max()
     assert (narrow.network.config["state_dim"], wide.network.config["state_dim"]) == (2, 1)
+    for model, steps, state, actions in ((narrow, 57, 2, 2), (wide, 38, 1, 4)):
+        assert model.kernel is not None
+        assert model.kernel.basis.shape == (steps, 7 * state)
+        assert model.kernel.offset.shape == (2 * actions,)
     trunk = [model.network.embed_step.state_dict() for model in (narrow, wide)]
     assert all(trunk[0][name].equal(weight) for name, weight in trunk[1].items())
     for model, dataset, size in ((narrow, tiny_dataset, 2), (wide, tmp_path / "wide", 4)):

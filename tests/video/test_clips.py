@@ -121,6 +121,29 @@ def test_stride_joins_the_actions_between_two_frames():
     assert strided["success"][1].tolist() == [False, True]
 
 
+def test_a_whole_episode_is_a_clip_of_its_own_length():
+    bare = Numbered()
+    bare.columns = {}
+    clips = clips_of(part(bare), part(Numbered()), pad_start=1)
+    assert clips.labelled_episodes().tolist() == [3, 4, 5]
+    whole = clips.whole(4)
+    assert first_pixels(whole) == [[20, 21, 22, 23]]
+    assert whole["actions"].tolist() == [[[0, 100], [1, 101], [2, 102]]]
+    assert whole["action_mask"].all()
+    assert not clips.whole(1)["action_mask"].any()
+    strided = clips_of(part(Numbered()), stride=2).whole(0)
+    assert first_pixels(strided) == [[0, 2, 4]]
+    assert strided["actions"].tolist() == [[[0, 0, 1, 1], [2, 2, 3, 3]]]
+
+
+def test_an_action_behind_the_last_frame_labels_no_episode():
+    dataset = Numbered()
+    dataset.columns["action_mask"] = np.zeros(sum(LENGTHS), bool)
+    dataset.columns["action_mask"][LENGTHS[0] - 1] = True
+    dataset.columns["action_mask"][sum(LENGTHS) - 2] = True
+    assert clips_of(part(dataset)).labelled_episodes().tolist() == [2]
+
+
 def test_bare_video_beside_labelled():
     dataset = Numbered()
     dataset.columns = {}

@@ -9,7 +9,7 @@ from refine_layout import AFTER, BEFORE, COMPARED, COMPARED_SNAPSHOTS, SIMULATOR
 
 from policy.compare import as_text
 from policy.evaluate import IMAGINED, REAL, agreement_as_text
-from policy.intervals import fixed_and_broken, wilson
+from policy.intervals import effective_trials, fixed_and_broken, wilson
 from policy.truth import agreement
 
 
@@ -82,7 +82,8 @@ def figures(
 ) -> dict[str, Any]:
     """Success before and after, real and imagined, how far the two agree, and what changed.
 
-    Where fewer episodes were played after than before, those are the first of them.
+    Where fewer episodes were played after than before, those are the first of them. Intervals count
+    episodes that several policies begin alike for as many as they are worth.
 
     Args:
         before: evaluations of the policies that were refined, one a seed.
@@ -95,14 +96,20 @@ def figures(
     for when, evaluations in ((BEFORE, before), (AFTER, after)):
         for env in (REAL, IMAGINED):
             chosen = [
-                episode["success"]
+                [
+                    (episode["seed"], episode["success"])
+                    for episode in evaluation[env]["each"][:played]
+                    if task in (None, episode["task"])
+                ]
                 for evaluation in evaluations
-                for episode in evaluation[env]["each"][:played]
-                if task in (None, episode["task"])
             ]
-            successes[env, when] = np.array(chosen, bool)
-            found[f"{env}_success_{when}"] = sum(chosen) / len(chosen)
-            found[f"{env}_interval_{when}"] = wilson(sum(chosen), len(chosen))
+            every = np.array([success for one in chosen for _, success in one], bool)
+            rate, trials = float(every.mean()), float(len(every))
+            if len({tuple(seed for seed, _ in one) for one in chosen}) == 1:
+                trials = effective_trials(every.reshape(len(chosen), -1))
+            successes[env, when] = every
+            found[f"{env}_success_{when}"] = rate
+            found[f"{env}_interval_{when}"] = wilson(rate * trials, trials)
         found[f"agreement_{when}"] = agreement(successes[IMAGINED, when], successes[REAL, when])
     fixed, broken = fixed_and_broken(successes[REAL, BEFORE], successes[REAL, AFTER])
     return found | {"fixed": fixed, "broken": broken, "episodes": len(successes[REAL, AFTER])}

@@ -169,7 +169,10 @@ def test_the_minutes_of_a_stopped_stage_count(benchmark, run, monkeypatch, tmp_p
 
 
 def test_policies_that_all_fail_are_reported_too(benchmark):
-    each = [{"task": "drawer", "success": False}, {"task": "window", "success": False}]
+    each = [
+        {"seed": 1, "task": "drawer", "success": False},
+        {"seed": 2, "task": "window", "success": False},
+    ]
     played = {"real": {"each": each}, "imagined": {"each": each}}
     results = benchmark("refine_results")
     figures = results.figures([played], [played])
@@ -189,6 +192,23 @@ def test_policies_that_all_fail_are_reported_too(benchmark):
     assert "Spearman - over 2 policies" in results.table(result)
     assert "after: 100% of the episodes end alike" in results.table(result)
     assert (figures["real_success_after"], figures["episodes"]) == (0, 2)
+
+
+def test_intervals_are_wider_where_policies_share_their_starts(benchmark):
+    def played(first, successes):
+        numbered = enumerate(successes, first)
+        each = [{"seed": n, "task": "drawer", "success": success} for n, success in numbered]
+        return {"real": {"each": each}, "imagined": {"each": each}}
+
+    figures = benchmark("refine_results").figures
+    some = [True] * 6 + [False] * 4
+    before = [played(0, some), played(0, some)]
+    shared = figures(before, before)
+    apart = [played(0, some), played(100, some)]
+    own = figures(apart, apart)
+    assert shared["real_success_after"] == own["real_success_after"] == 0.6
+    assert shared["real_interval_after"] == pytest.approx((0.3127, 0.8318), abs=1e-4)  # 6 of 10
+    assert own["real_interval_after"] == pytest.approx((0.3866, 0.7812), abs=1e-4)  # 12 of 20
 
 
 def test_policies_of_an_ablation_are_compared_too_if_they_played_the_same(

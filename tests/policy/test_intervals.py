@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from policy.intervals import fixed_and_broken, wilson
+from policy.intervals import effective_trials, fixed_and_broken, wilson
 
 
 def test_wilson_by_hand():
@@ -22,3 +22,21 @@ def test_fixed_and_broken_by_hand():
     before = np.array([True, True, False, False, False])
     after = np.array([True, False, True, True, False])
     assert fixed_and_broken(before, after) == (2, 1)
+
+
+def test_the_same_starts_played_by_several_policies_are_worth_less_than_as_many_others():
+    alike = np.array([[True, True, False, False]] * 3)
+    assert effective_trials(alike) == 4  # each policy tells what the first one did
+    # shares 1, 1/2, 1/2, 0 of mean 1/2: Var(p) = (1/4 + 1/4) / (4 * 3) = 1/24, so 1/4 / (1/24) = 6
+    some = np.array([[True, True, False, False], [True, False, True, False]])
+    assert effective_trials(some) == pytest.approx(6)
+    apart = np.array([[True, False, True, False], [False, True, False, True]])
+    assert effective_trials(apart) == 8
+    assert effective_trials(np.ones((3, 5), bool)) == 5
+    assert effective_trials(np.array([[True, False, True]])) == 3
+
+
+def test_starts_that_say_nothing_are_worth_as_much_as_others():
+    generator = np.random.default_rng(0)
+    successes = generator.random((3, 2000)) < 0.7
+    assert effective_trials(successes) == pytest.approx(6000, rel=0.1)

@@ -64,15 +64,6 @@ EXPERTS = {"policy": ["Expert()", "Expert(noise=0.3)"]}
 """Whose successful episodes are demonstrations."""
 FURTHER_RATE = 0.7
 """Learning rates of a world model that goes on, over those that the first one began with."""
-QUERIES = {
-    "forward_dynamics": 0.92,
-    "prefix": 0.04,
-    "inverse_dynamics": 0.01,
-    "policy": 0.01,
-    "video_generation": 0.01,
-    "joint": 0.01,
-}
-"""Shares of the world model's training: an environment asks for forward dynamics alone."""
 HEAD_SIZES = {"maps": 32, "success_channels": 32}
 """Of what looks at every frame by itself: a button is small."""
 HEAD_ROLLOUTS = {"prefix": 0.0, "sampler_steps": [SAMPLER_STEPS], "sampler_shares": [1.0]}
@@ -204,14 +195,14 @@ def train_world_model(run: Run) -> None:
     if run.world_model.exists():
         return
     report = callback("worldmodel.report.RolloutReport", data=str(run.data("mix")))
-    objective = {"mix": QUERIES, "late_start": 0.0}  # all episodes here begin at a first frame
+    objective = {"late_start": 0.0}  # all episodes here begin at a first frame
     model: dict[str, Any] = {"objective": objective, "architecture": {"first_frame": True}}
     if run.round > 1:
         last = str(run.world_model_of(run.round - 1))
         model |= {"start_from": last, "optimization": further_rates(run)}
     fit(
         run.world_model.parent,
-        ["configs/uwm.yaml", *run.size.overlays],
+        ["configs/uwm.yaml", "configs/uwm/environment.yaml", *run.size.overlays],
         model,
         {"datasets": run.datasets(rollouts=True), "autoencoder": str(run.autoencoder)},
         training(by_round(run.size.world_model, run.round)) | {"callbacks": [report]},

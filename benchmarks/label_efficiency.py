@@ -53,6 +53,8 @@ MOVEMENT = 3.0
 """How much it counts, against the frames, that they tell how the frames move."""
 SHIFT = 3
 """Pixels by which the clips of readers of few labels are shifted at most."""
+COPIES, REACH = 16, 4
+"""Of few labelled episodes for world models, and by how many pixels they are shifted at most."""
 AUTOENCODER = "video/autoencoders/metaworld"
 UNSURE = 10.0
 """Doubt up to which the reader's actions are taken: all, since they count by their confidence."""
@@ -143,12 +145,14 @@ def main() -> None:
     keep_apart(options.out, decisive)
     rows, seeds = options.rows, options.seeds
     shares = dict.fromkeys(row.share for row in rows if row.way == PSEUDO)
+    few = dict.fromkeys(row.share for row in rows if row.share < 1)
     for data in (options.data, options.videos, options.validation):
         encode(data, options)  # before several trainings want to do it at once
     for stage, work in (
         (train_member, product(shares, range(options.readers))),
         (join_readers, product(shares)),
         (label_all, product(shares)),
+        (shift_recorded, product(few)),
         (train_world_model, product(rows, seeds)),
         (clone, product(rows, seeds)),
     ):
@@ -215,6 +219,16 @@ def label_all(options: argparse.Namespace, share: float) -> None:
         encode(out, options)
 
 
+def shift_recorded(options: argparse.Namespace, share: float) -> None:
+    """Shifted copies of the labelled episodes, or they are learned by heart; goes on if stopped."""
+    out = folder_of(options, share, "shifted")
+    python(
+        *("video", "shift", options.data, out, "--copies", COPIES, "--reach", REACH),
+        *("--labels", share, "--seed", options.seed),
+    )
+    encode(out, options)
+
+
 def encode(data: Path, options: argparse.Namespace) -> None:
     """Latents for the world models; nothing to do where they are."""
     python("video", "encode", data, AUTOENCODER, "--device", options.device)
@@ -243,7 +257,9 @@ def mixture(options: argparse.Namespace, row: Row) -> list[dict[str, Any]]:
     top, or the model learns to do without.
     """
     share, way = row.share, row.way
-    recorded = {"path": str(options.data), "labels": share, "drop_unlabelled": True}
+    recorded: dict[str, Any] = {"path": str(options.data)}
+    if share < 1:
+        recorded = {"path": str(folder_of(options, share, "shifted"))}
     hidden = {"path": str(options.data), "action_free": True, "weight": HIDDEN_CLIPS}
     bare = {"path": str(options.videos), "weight": VIDEO_CLIPS}
     if way == LABELS:

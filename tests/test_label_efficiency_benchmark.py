@@ -45,9 +45,24 @@ def test_every_model_sees_as_many_clips_with_actions(benchmark, options, text):
 def test_hidden_labels_are_seen_by_no_model(benchmark, options):
     for way in benchmark.WAYS:
         clips = benchmark.mixture(options, benchmark.Row(0.1, way))
-        of_data = [source for source in clips if source["path"] == "recorded"]
-        for source in of_data:
-            assert source.get("action_free") or source["labels"] == 0.1
+        assert all(source.get("action_free") for source in clips if source["path"] == "recorded")
+
+
+def test_few_labelled_episodes_are_shifted_all_are_not(benchmark, options, monkeypatch):
+    commands = []
+    monkeypatch.setattr(benchmark, "python", lambda *words: commands.append(words))
+    options.seed, options.device = 3, "cpu"
+    benchmark.shift_recorded(options, 0.1)
+    made = commands[0]
+    assert made[:3] == ("video", "shift", Path("recorded"))
+    assert made[made.index("--labels") + 1] == 0.1
+    assert made[made.index("--seed") + 1] == 3
+    assert commands[1][:3] == ("video", "encode", made[3])
+    for way in benchmark.WAYS:
+        paths = [clip["path"] for clip in benchmark.mixture(options, benchmark.Row(0.1, way))]
+        assert str(made[3]) in paths
+        paths = [clip["path"] for clip in benchmark.mixture(options, benchmark.Row(1.0, way))]
+        assert not any("shifted" in path for path in paths)
 
 
 def test_seeds_have_folders_of_their_own(benchmark, options):

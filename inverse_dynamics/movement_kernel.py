@@ -74,8 +74,8 @@ class MovementKernel:
             weight: how much each counts, above 0; 1 for a recorded action.
             most: steps of the basis, at most.
 
-        Source: Rasmussen & Williams, Gaussian Processes for Machine Learning, eq. 8.14 (subset of
-        regressors), and eq. 4.18 with p = 0 for the kernel.
+        Source: Rasmussen & Williams, Gaussian Processes for Machine Learning, section 8.3.1 (subset
+        of regressors), and section 4.2.1 for the kernel (Matern, of the order 1/2).
         """
         features, targets, weight = features.double(), targets.double(), weight.double()
         center, scale = features.mean(0), features.std(0, correction=0).clamp(min=1e-6)

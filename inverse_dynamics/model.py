@@ -234,7 +234,7 @@ class InverseDynamicsModel:
         return kernel
 
     def _json(self) -> dict:
-        return {
+        described: dict[str, Any] = {
             CLASS_KEY: "inverse_dynamics.model.InverseDynamicsModel",
             "format": FORMAT,
             "fps": self.fps,
@@ -244,8 +244,10 @@ class InverseDynamicsModel:
             "autoencoder": self.latents_of,
             "actions": self.action_normalizer.to_json(),
             "action_names": list(self.action_names),
-            "kernel": self.kernel and self.kernel.fingerprint,
         }
+        if self.kernel is not None:  # models of before keep their fingerprint
+            described["kernel"] = self.kernel.fingerprint
+        return described
 
 
 def scale_frames(frames: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

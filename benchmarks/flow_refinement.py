@@ -19,13 +19,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from public_commands import fit, keep_apart, python, side_by_side, write
-from refine import EXPERTS, callback, training
-from refine_layout import BEFORE, PENALTY, SAMPLER_STEPS, Run
+import refine
+from public_commands import keep_apart, python, side_by_side, write
+from refine_layout import BEFORE, Run
 from refine_results import figures
 
 from policy.evaluate import IMAGINED, REAL
-from video.precision import is_bfloat16_fast
 from video.safe_files import write_json
 
 FLOW = "policy.actors.flow.FlowActor"
@@ -57,7 +56,7 @@ def main() -> None:
     names = [BEFORE, *options.actors]
     for stage, work in (
         (clone, product(options.seeds)),
-        (refine, product(options.seeds, options.actors)),
+        (refine_by, product(options.seeds, options.actors)),
         (evaluate, product(options.seeds, names)),
     ):
         side_by_side((partial(stage, run, options, *which) for which in work), options.jobs)
@@ -86,48 +85,16 @@ def last_round(parser: argparse.ArgumentParser, folder: Path) -> Run:
 def clone(run: Run, options: argparse.Namespace, seed: int) -> None:
     """Clone a flow from few demonstrations."""
     folder = policy_folder(options, seed, BEFORE)
-    if not (folder / "policy").exists():
-        expert = {"notes": EXPERTS, "successful": True}
-        source, held_out = run.datasets()
-        demonstrated = source | expert | {"episodes": options.demonstrations}
-        data = {"datasets": [demonstrated, held_out | expert], "seed": seed}
-        data |= {"autoencoder": str(run.autoencoder)}
-        model = {"seed": seed, "actor": {"class_path": FLOW, "init_args": {}}}
-        fit(
-            folder,
-            ["configs/behaviour_cloning.yaml"],
-            model,
-            data,
-            training(run.size.cloning),
-            seed,
-        )
+    refine.clone(run, folder, options.demonstrations, seed, {"class_path": FLOW, "init_args": {}})
 
 
-def refine(run: Run, options: argparse.Namespace, seed: int, name: str) -> None:
+def refine_by(run: Run, options: argparse.Namespace, seed: int, name: str) -> None:
     """Refine the flow by one of the actors that stand in for it."""
-    folder = policy_folder(options, seed, name)
-    if not (folder / "policy").exists():
-        environment = {
-            "checkpoint": str(run.world_model),
-            "contexts": [str(run.data(name)) for name in ("mix", "rollouts")],
-            "horizon": run.recipe["length"],
-            "num_envs": run.size.num_envs,
-            "steps": SAMPLER_STEPS,
-            "device": run.size.device,
-            "dtype": "bfloat16" if is_bfloat16_fast(run.size.device) else "float32",
-        }
-        model = {
-            "policy": str(policy_folder(options, seed, BEFORE) / "policy"),
-            "actor": {"class_path": ACTORS[name]},
-            "environment": {"init_args": environment},
-            "steps": run.recipe["length"] // 4,
-            "ppo": {"anchor_weight": 0.0, "uncertainty_penalty": PENALTY},
-            "curriculum": {"class_path": "policy.curriculum.Curriculum"},
-            "seed": seed,
-        }
-        frozen = callback("policy.frozen.FrozenFolder", folder=str(run.world_model))
-        trainer = {"max_steps": options.iterations, "callbacks": [frozen]}
-        fit(folder, ["configs/refine.yaml"], model, {}, trainer, seed)
+    folder = policy_folder(options, seed, name).parent
+    frozen = refine.callback("policy.frozen.FrozenFolder", folder=str(run.world_model))
+    actor = {"class_path": ACTORS[name]}
+    environment, iterations = run.imagination(), options.iterations
+    refine.ppo(run, folder, name, seed, environment, run.ppo, [frozen], iterations, actor)
 
 
 def evaluate(run: Run, options: argparse.Namespace, seed: int, name: str) -> None:

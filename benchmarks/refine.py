@@ -52,8 +52,6 @@ from refine_layout import (
 )
 from refine_results import summary, table
 
-from video.precision import is_bfloat16_fast
-
 VALIDATION_SEED, EVALUATION_SEED = 200000, 500000
 ROLLOUT_SEED, BETWEEN_ROUNDS = 600000, 40000
 ROUNDS = range(1, 6)
@@ -68,8 +66,8 @@ HEAD_SIZES = {"maps": 32, "success_channels": 32}
 """Of what looks at every frame by itself: a button is small."""
 HEAD_ROLLOUTS = {"prefix": 0.0, "sampler_steps": [SAMPLER_STEPS], "sampler_shares": [1.0]}
 """What heads learn from: what the environments here ask for, whole blocks by so many steps."""
-CORRELATION = 0.8
-"""Of what the policies try out within a chunk of actions."""
+GAUSSIAN = {"init_args": {"correlation": 0.8}}
+"""The actor, and how much alike is what it tries out within a chunk of actions."""
 
 
 def main() -> None:
@@ -255,21 +253,12 @@ def refine(run: Run) -> None:
             every=every,
             episodes=run.size.curve_episodes,
         )
-    environment = {
-        "checkpoint": str(run.world_model),
-        "contexts": [str(run.data(name)) for name in ("mix", "rollouts")],
-        "horizon": run.recipe["length"],
-        "num_envs": run.size.num_envs,
-        "steps": SAMPLER_STEPS,
-        "device": run.size.device,
-        "dtype": "bfloat16" if is_bfloat16_fast(run.size.device) else "float32",
-    }
     work = []
     for folder, seed in run.started():
         for name, options in {run.after: run.ppo, **run.ablations}.items():
             # the gate speaks of the clone, which is the same in all of them
             callbacks = [frozen, gate, on_the_way] if name == run.after else [frozen]
-            inside = folder, name, seed, {"init_args": environment}, options, callbacks
+            inside = folder, name, seed, run.imagination(), options, callbacks
             work.append(partial(ppo, run, *inside, run.iterations(run.round)))
     run.side_by_side(work)
 
@@ -300,12 +289,14 @@ def ppo(
     options: dict[str, float],
     callbacks: list[dict[str, Any]],
     iterations: int,
+    actor: dict[str, Any] | None = None,
 ) -> None:
-    """Refine the clone in a folder, in an environment, with options of PPO."""
+    """Refine the clone in a folder, in an environment, with options of PPO; or an actor on it."""
     measured = name == run.after and run.round == run.rounds
     if not (folder / name / (COMPARED if measured else "policy")).exists():  # which comes last
         model = {
             "policy": str(folder / BEFORE / "policy"),
+            "actor": actor,
             "environment": environment,
             "steps": run.recipe["length"] // 4,
             "ppo": options,
@@ -378,7 +369,9 @@ def record_into(run: Run, name: str, sources: list[dict[str, Any]], seed: int) -
         python("video", "record", "--config", config)
 
 
-def clone(run: Run, folder: Path, demonstrations: int, seed: int) -> None:
+def clone(
+    run: Run, folder: Path, demonstrations: int, seed: int, actor: dict[str, Any] = GAUSSIAN
+) -> None:
     """Clone a policy from so many demonstrations of every task."""
     if not (folder / "policy").exists():
         expert = {"notes": EXPERTS, "successful": True}
@@ -386,7 +379,6 @@ def clone(run: Run, folder: Path, demonstrations: int, seed: int) -> None:
         datasets = [source | expert | {"episodes": demonstrations}, held_out | expert]
         data = {"datasets": datasets, "autoencoder": str(run.autoencoder), "seed": seed}
         trainer = training(run.size.cloning)
-        actor = {"init_args": {"correlation": CORRELATION}}
         model = {"seed": seed, "actor": actor}
         fit(folder, ["configs/behaviour_cloning.yaml"], model, data, trainer, seed)
 

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import yaml
 from public_commands import side_by_side
 
+from video.precision import is_bfloat16_fast
+
 Number = TypeVar("Number", int, float)
 
 AFTER, BEFORE, HALFWAY, SIMULATOR = "after", "before", "halfway", "simulator"
@@ -282,6 +284,20 @@ class Run:
             {"path": str(self.data(name)), "weight": weight} for name, weight in weights.items()
         ]
         return [*trained_on, {"path": str(self.data("validation")), "split": None}]
+
+    def imagination(self) -> dict[str, Any]:
+        """The environment of a refinement in this round, over that of `configs/refine.yaml`."""
+        device = self.size.device
+        changes = {
+            "checkpoint": str(self.world_model),
+            "contexts": [str(self.data(name)) for name in ("mix", "rollouts")],
+            "horizon": self.recipe["length"],
+            "num_envs": self.size.num_envs,
+            "steps": SAMPLER_STEPS,
+            "device": device,
+            "dtype": "bfloat16" if is_bfloat16_fast(device) else "float32",
+        }
+        return {"init_args": changes}
 
     def environments(self) -> dict[str, Any]:
         """The real and the imagined environment of the evaluation."""

@@ -54,7 +54,7 @@ def test_every_flow_is_cloned_refined_twice_and_evaluated_on_its_own_seeds(
         better = out.parent.name != "before"
         out.write_text(json.dumps(evaluation(first, [True, better, False, better])))
 
-    monkeypatch.setattr(benchmark, "fit", fit)
+    monkeypatch.setattr(benchmark.refine, "fit", fit)
     monkeypatch.setattr(benchmark, "python", python)
     out = tmp_path / "out"
     options = ["--refined", str(refined), "--out", str(out), "--seeds", "0", "2", "--jobs", "1"]

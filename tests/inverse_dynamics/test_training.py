@@ -199,6 +199,19 @@ def test_bare_video_teaches_to_redraw(config, tmp_path, taught, steps):
     assert InverseDynamicsModel.from_pretrained(tmp_path / "run" / "model").network.draw_frame
 
 
+def test_how_the_state_moves_is_learned_by_its_own_weight(config, tmp_path):
+    toy = yaml.safe_load(config.read_text())
+    weights = {"state_weight": 0.0, "state_movement_weight": 8.0}
+    toy["model"]["init_args"]["optimization"] |= weights
+    toy["trainer"]["max_steps"] = 100
+    config.write_text(yaml.safe_dump(toy))
+    main(["fit", "-c", str(config), *QUIET])
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["state_movement_loss"]]
+    errors = [float(row["state_movement_loss"]) for row in rows]
+    assert np.mean(errors[-5:]) < 0.8 * np.mean(errors[:5])
+
+
 def test_data_that_cannot_be_trained_on_are_explained(config, capsys):
     toy = yaml.safe_load(config.read_text())
     toy["data"]["init_args"]["datasets"][0]["action_free"] = True

@@ -32,7 +32,7 @@ def fit_kernel(
         if clip["embodiment"].item() != own:
             continue
         frames = pictures_of(clip).split(data.clip_frames, dim=1)
-        states = torch.cat([network.states(piece) for piece in frames], dim=1)
+        states = torch.cat([network.states(network.tokens(piece)) for piece in frames], dim=1)
         actions = data.action_normalizer.denormalize(clip["actions"])[..., head.embodiment.actions]
         known = clip["action_mask"]
         features.append(movements(states)[known])

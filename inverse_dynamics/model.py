@@ -148,12 +148,12 @@ class InverseDynamicsModel:
                 "encode() makes them."
             )
         weights = next(self.network.parameters())
-        inputs = inputs.to(weights)
-        by_network = read_video(self.network.read, inputs, self.window, self.kinds)
+        pieces = inputs.to(weights).split(self.window, dim=1)
+        tokens = torch.cat([self.network.tokens(piece) for piece in pieces], dim=1)
+        by_network = read_video(self.network.read_tokens, tokens, self.window, self.kinds)
         if self.kernel is None:
             return by_network
-        pieces = inputs.split(self.window, dim=1)
-        states = torch.cat([self.network.states(piece) for piece in pieces], dim=1)
+        states = self.network.states(tokens)
         by_kernel = Estimate(self.kernel.read(states, self.kinds), by_network.spread)
         return mixture((by_network, by_kernel), self.kinds)
 

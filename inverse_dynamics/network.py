@@ -149,34 +149,48 @@ class ActionReader(ModelMixin, ConfigMixin):
     def forward(self, frames: Float[Tensor, "batch frames *shape"]) -> Readout:
         """Read the actions between the frames of clips of any length from two frames on."""
         tokens, shown = self._tokens(frames)
-        before, after = tokens[:, :-1], tokens[:, 1:]
-        joined = torch.cat((before, after, DIFFERENCE_GAIN * (after - before)), dim=-1)
-        steps = self.embed_step(joined)
-        for layer in self.layers:
-            steps = layer(steps)
-        location, log_scale = self.read_actions(self.norm(steps)).float().chunk(2, dim=-1)
         return Readout(
-            Parameters(location, (log_scale - 1).clamp(*LOG_SCALE_RANGE)),
+            self._read_steps(tokens),
             tokens[..., :0] if self.read_state is None else self.read_state(tokens).float(),
             shown,
             None if self.draw_frame is None else self.draw_frame(tokens),
         )
 
-    def states(
+    def read(self, frames: Float[Tensor, "batch frames *shape"]) -> Estimate:
+        """The distributions alone, as `forward` gives them, by mean and spread."""
+        return self.read_tokens(self.tokens(frames))
+
+    def tokens(
         self, frames: Float[Tensor, "batch frames *shape"]
+    ) -> Float[Tensor, "batch frames width"]:
+        """One token of each frame, which knows nothing of the others."""
+        return self._tokens(frames)[0]
+
+    def read_tokens(self, tokens: Float[Tensor, "batch frames width"]) -> Estimate:
+        """The actions between frames, by their tokens."""
+        return estimate(self._read_steps(tokens), self.kinds)
+
+    def states(
+        self, tokens: Float[Tensor, "batch frames width"]
     ) -> Float[Tensor, "batch frames state_dim"]:
-        """The robot's state alone, as `forward` gives it; every frame is read by itself.
+        """The robot's state in frames, by their tokens.
 
         Raises:
             ValueError: it was not trained.
         """
         if self.read_state is None:
             raise ValueError("this network was trained without the robot's state: state_dim=0")
-        return self.read_state(self._tokens(frames)[0]).float()
+        return self.read_state(tokens).float()
 
-    def read(self, frames: Float[Tensor, "batch frames *shape"]) -> Estimate:
-        """The distributions alone, as `forward` gives them, by mean and spread."""
-        return estimate(self(frames).actions, self.kinds)
+    def _read_steps(self, tokens: Float[Tensor, "batch frames width"]) -> Parameters:
+        """What the actions between the frames are, as the network's last layer says it."""
+        before, after = tokens[:, :-1], tokens[:, 1:]
+        joined = torch.cat((before, after, DIFFERENCE_GAIN * (after - before)), dim=-1)
+        steps = self.embed_step(joined)
+        for layer in self.layers:
+            steps = layer(steps)
+        location, log_scale = self.read_actions(self.norm(steps)).float().chunk(2, dim=-1)
+        return Parameters(location, (log_scale - 1).clamp(*LOG_SCALE_RANGE))
 
     def _tokens(self, frames: Float[Tensor, "batch frames *shape"]) -> tuple[Tensor, Tensor | None]:
         """One token of each frame, and what a mask shows of it."""

@@ -151,7 +151,7 @@ def test_a_model_reads_by_its_network_and_its_kernel():
     frames = torch.randn(2, 13, 1, 3, 8, 8)
     by_network = read_video(model.network.read, frames, 5, model.kinds)
     assert model.kernel is not None
-    by_kernel = model.kernel.read(model.network.states(frames), model.kinds)
+    by_kernel = model.kernel.read(model.network.states(model.network.tokens(frames)), model.kinds)
     both = model.read(frames)
     torch.testing.assert_close(both.mean, (by_network.mean + by_kernel) / 2)
     apart = (by_network.mean - by_kernel)[..., 0]

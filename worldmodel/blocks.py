@@ -20,8 +20,7 @@ class Blocks(NamedTuple):
         action_mask: which of them are known.
         action_weight: how much each of them counts in training: 1 where it was recorded, less where
             it was read off the video, 0 where it is unknown.
-        robot: the robot vector before each block (`kinematics.py`), NaN where unknown; M = 0
-            without states.
+        robot: the robot vector before each block (`kinematics.py`), NaN where unknown.
         states: the robot's state in each of its frames, NaN where unknown.
     """
 
@@ -48,6 +47,7 @@ def cut(
     action_weight: Float[Tensor, "batch clip_actions"] | None = None,
     states: Float[Tensor, "batch clip state_dim"] | None = None,
     first: Float[Tensor, "batch views channels height width"] | None = None,
+    past_actions: int = 1,
 ) -> Blocks:
     """Cut clips of 2 + N * k frames into N blocks.
 
@@ -62,6 +62,7 @@ def cut(
         action_weight: how much each action counts; None: 1 where it is known.
         states: the robot's in every frame, NaN where unknown; None: there are none.
         first: the first frame of each clip's episode, for networks that see it.
+        past_actions: actions P of the robot vector; those before the clip are unknown.
 
     Raises:
         ValueError: a clip that is not two frames and a whole number of blocks.
@@ -76,8 +77,10 @@ def cut(
     ends = torch.arange(blocks, device=latents.device) * frames
     if states is None:
         states = actions.new_zeros(*latents.shape[:2], 0)
-    before = torch.where(action_mask[:, ends, None], actions[:, ends], 0.0)
-    robot = torch.cat((states[:, ends], states[:, ends + 1], before), dim=-1)
+    known = torch.where(action_mask[..., None], actions, torch.nan)
+    known = torch.nn.functional.pad(known, (0, 0, past_actions, 0), value=torch.nan)
+    past = known[:, ends[:, None] + torch.arange(1, 1 + past_actions, device=ends.device)]
+    robot = torch.cat((states[:, ends], states[:, ends + 1], past.flatten(2)), dim=-1)
     anchor = torch.stack((latents[:, ends], latents[:, ends + 1]), dim=2)
     if first is not None:
         every = first[:, None, None].expand(-1, blocks, -1, -1, -1, -1, -1)
@@ -88,6 +91,6 @@ def cut(
         actions=rearrange(actions[:, 1:], "b (n k) a -> b n k a", k=frames),
         action_mask=rearrange(action_mask[:, 1:], "b (n k) -> b n k", k=frames),
         action_weight=rearrange(action_weight[:, 1:], "b (n k) -> b n k", k=frames),
-        robot=robot if states.shape[-1] else states[:, ends],
+        robot=robot,
         states=rearrange(states[:, ANCHOR_FRAMES:], "b (n k) s -> b n k s", k=frames),
     )

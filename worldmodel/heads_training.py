@@ -320,7 +320,15 @@ class HeadsTraining(L.LightningModule):
             robot = state.new_full((*state.shape[:2], network.state_dim), torch.nan)
         batch = batch | {"state": state[..., : self.heads.state_dim]}
         mask, first = batch["action_mask"], batch.get("first_latents")
-        blocks = cut(batch["latents"], actions, mask, size, states=robot, first=first)
+        blocks = cut(
+            batch["latents"],
+            actions,
+            mask,
+            size,
+            states=robot,
+            first=first,
+            past_actions=network.robot_actions,
+        )
         draws = RowDraws(generator, len(actions), device=self.device)
         imagined = imagine_clips(network, blocks, self.rollouts, draws)
 

@@ -4,9 +4,10 @@ A hand in a small picture is known to a few centimetres, and an imagined hand st
 every block; what a robot feels (proprioception) says to the millimetre where it is. This network
 carries that on through a rollout, and the world model draws the arm where it says.
 
-What it goes by is the *robot vector* `(M,)`: the state one frame ago, the state now, the action
-between them; M = 2 S + A. One state alone would not say how fast the hand is, nor which command it
-still lags behind. It is NaN where the state is unknown; all of it is normalised.
+What it goes by is the *robot vector* `(M,)`: the state one frame ago, the state now, and the last P
+actions, oldest first, the last of which lies between the two; M = 2 S + P A. One state alone would
+not say how fast the hand is, nor which command it still lags behind. States and actions are NaN
+where they are unknown; all of it is normalised.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -50,8 +51,9 @@ class Kinematics(nn.Module):
         """The state behind each action; NaN where it, an action or one before it is unknown."""
         size = self.state_dim
         vector = robot.float().nan_to_num(0.0)
-        before, now, last = vector.split((size, size, actions.shape[-1]), dim=-1)
-        known = ~robot.isnan().any(-1, keepdim=True)
+        before, now = vector[:, : 2 * size].chunk(2, dim=-1)
+        last = vector[:, -actions.shape[-1] :]
+        known = ~robot[:, : 2 * size].isnan().any(-1, keepdim=True)
         actions = torch.where(action_mask[..., None], actions, 0.0).float()
         states = []
         for index, action in enumerate(actions.unbind(1)):
@@ -71,10 +73,11 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
 
 
 def at_rest(
-    state: Float[Tensor, "batch state_dim"], action_dim: int
+    state: Float[Tensor, "batch state_dim"], past_actions: int, action_dim: int
 ) -> Float[Tensor, "batch robot"]:
-    """The robot vector of a robot that has not moved yet."""
-    return torch.cat((state, state, state.new_zeros(len(state), action_dim)), dim=-1)
+    """The robot vector of a robot that has not moved yet; there were no actions before."""
+    none = state.new_full((len(state), past_actions * action_dim), torch.nan)
+    return torch.cat((state, state, none), dim=-1)
 
 
 def present_state(
@@ -85,12 +88,24 @@ def present_state(
 
 
 def next_robot(
+    robot: Float[Tensor, "batch robot"],
     states: Float[Tensor, "batch frames_and_now state_dim"],
     actions: Float[Tensor, "batch frames action_dim"],
-) -> Float[Tensor, "batch robot"]:
-    """The robot vector behind a block, of at least one action."""
-    last = actions[:, -1] if states.shape[-1] else actions[:, -1, :0]
-    return torch.cat((states[:, -2], states[:, -1], last), dim=-1)
+    action_mask: Bool[Tensor, "batch frames"],
+) -> Float[Tensor, "batch next_robot"]:
+    """The robot vector behind a block, of at least one action.
+
+    Args:
+        robot: before the block; as many past actions are kept as it holds.
+        states: in the frame before the block and in each of its own.
+        actions: that were taken.
+        action_mask: which of them are known.
+    """
+    told = 2 * states.shape[-1]
+    taken = torch.where(action_mask[..., None], actions, torch.nan).flatten(1)
+    past = torch.cat((robot[:, told:], taken.to(robot.dtype)), dim=-1)
+    past = past[:, past.shape[-1] - (robot.shape[-1] - told) :]
+    return torch.cat((states[:, -2], states[:, -1], past), dim=-1)
 
 
 def state_waves(states: Float[Tensor, "*batch state_dim"]) -> Float[Tensor, "*batch channels"]:

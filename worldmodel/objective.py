@@ -98,7 +98,8 @@ class Objective:
         change_weight: extra weight of the latent loss where the picture changes.
         action_weight: weight of the action loss beside the latent loss.
         time_floor: smallest time in the velocity weight.
-        state_dropout: share of the blocks that are not told the robot's state, where it is known.
+        state_dropout: share of the blocks that are not told the robot's state, where it is known,
+            nor the actions before.
         state_weight: weight of the error of the states, as they are corrected.
         kinematics_weight: weight of the error of the states that are foretold. Small: nothing else
             learns from it, and it must not use up what the gradients are clipped to.
@@ -306,6 +307,7 @@ def block_losses(
         times.latent,
         action_time,
         states=foretold_states(network, blocks),
+        robot=blocks.robot,
     )
     latent = latent_loss(
         prediction.latents,

@@ -114,6 +114,7 @@ def imagine_block(
         past,
         past_mask,
         states=states,
+        robot=robot,
     )
     return ImaginedBlock(last.latents[:, 0], last.features[:, 0], last.states[:, 0])
 
@@ -200,6 +201,7 @@ def remember(
         past,
         past_mask,
         states[:, None],
+        None if robot is None else robot[:, None],
     )
     return prediction.cache
 
@@ -217,6 +219,7 @@ def _denoise(
     past_mask: Tensor | None = None,
     latents_absent: bool = False,
     states: Tensor | None = None,
+    robot: Tensor | None = None,
 ) -> Prediction:
     """Run the sampler on what is not given; both clocks of what is denoised run together.
 
@@ -245,6 +248,7 @@ def _denoise(
             past,
             past_mask,
             None if states is None else states[:, None],
+            None if robot is None else robot[:, None],
         )
         last[:] = [prediction]
         return prediction.latents[:, 0], prediction.actions[:, 0]

@@ -207,6 +207,6 @@ def _next_block(
         anchor=anchor,
         noise=block_noise(network, anchor, state.seed, block),
         action_mask=torch.zeros_like(state.action_mask),
-        robot=next_robot(states, state.actions),
+        robot=next_robot(state.robot, states, state.actions, state.action_mask),
         past=past,
     )

@@ -33,8 +33,7 @@ class RolloutState:
         actions: the current block's so far; the rest is meaningless.
         action_mask: which of them are known.
         chunk: actions that every step takes.
-        robot: the robot vector before the current block (`kinematics.py`), NaN where unknown;
-            M = 0 for a network that is told no states.
+        robot: the robot vector before the current block (`kinematics.py`), NaN where unknown.
         past: keys and values of the last `history_blocks` blocks, newest last; None for a network
             that looks no further back than its anchor.
     """
@@ -126,7 +125,7 @@ def start(
         actions=anchor.new_zeros(batch, size, network.action_dim),
         action_mask=torch.zeros(batch, size, dtype=torch.bool, device=context.device),
         chunk=chunk,
-        robot=at_rest(state.to(anchor), network.action_dim if network.state_dim else 0),
+        robot=at_rest(state.to(anchor), network.robot_actions, network.action_dim),
         past=_empty_past(network, anchor) if network.history_blocks else None,
     )
 

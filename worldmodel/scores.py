@@ -209,7 +209,7 @@ def _all_blocks(held_out: HeldOut, network: UWM) -> Blocks:
     actions = torch.nn.functional.pad(held_out.actions[:, : end - 1], (0, 0, 1, 0))
     mask = torch.nn.functional.pad(held_out.action_mask[:, : end - 1], (1, 0))
     first = latents[:, 0] if network.first_frame else None
-    blocks = cut(latents, actions, mask, frames, first=first)
+    blocks = cut(latents, actions, mask, frames, first=first, past_actions=network.robot_actions)
     return Blocks(*(part.flatten(0, 1)[:, None] for part in blocks))
 
 

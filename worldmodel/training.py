@@ -44,7 +44,9 @@ from worldmodel.world_model import WorldModel, require_world_model
 class Architecture:
     """The network's sizes; what is missing here (channels, actions, views) the data decide.
 
-    The fields are those of `UWM`.
+    The fields are those of `UWM`. `past_actions: null` tells a block's worth of them to a network
+    that is told no state, and none to one that is: kinematics know the last one, and more did not
+    help.
     """
 
     block_frames: int = 4
@@ -56,6 +58,7 @@ class Architecture:
     history_blocks: int = 0
     attention: Backend = "sdpa"
     first_frame: bool = False
+    past_actions: int | None = None
 
 
 class WorldModelTraining(L.LightningModule):
@@ -132,14 +135,17 @@ class WorldModelTraining(L.LightningModule):
             )
         self._check_data(self.data.latent_shape)
         self.data.show_first_frames(self.architecture.first_frame, self.objective.late_start)
+        sizes = asdict(self.architecture)
+        sizes["state_dim"] = self.data.state_dim if self.robot_state else 0
+        if sizes["past_actions"] is None:
+            sizes["past_actions"] = 0 if sizes["state_dim"] else sizes["block_frames"]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.network = UWM(
                 latent_channels=self.data.latent_shape[0],
                 action_dim=self.data.action_dim,
                 views=len(self.data.cameras),
-                state_dim=self.data.state_dim if self.robot_state else 0,
-                **asdict(self.architecture),
+                **sizes,
             )
         self.state_normalizer = self.data.state_normalizer
         if self.start_from is not None:
@@ -195,7 +201,7 @@ class WorldModelTraining(L.LightningModule):
 
         times = draw_times(blocks.action_mask, self.objective.mix, draws)
         times = finish_history(times, blocks.action_mask, self.objective.finished_history, draws)
-        if self.network.state_dim:
+        if self.network.state_dim or self.network.past_actions:
             untold = draws.uniform(blocks.robot.shape[1]) < self.objective.state_dropout
             blocks = blocks._replace(robot=torch.where(untold[..., None], torch.nan, blocks.robot))
         losses = block_losses(self.network, blocks, times, self.objective, draws)
@@ -344,6 +350,7 @@ class WorldModelTraining(L.LightningModule):
             batch["action_weight"],
             states,
             batch.get("first_latents"),
+            self.network.robot_actions,
         )
 
     def _kinematics_loss(self, blocks: Blocks) -> Tensor | None:
@@ -370,17 +377,18 @@ class WorldModelTraining(L.LightningModule):
                 if not len(rows):
                     continue
                 block = first[rows] + index
-                actions = blocks.actions[rows, block]
+                actions, mask = blocks.actions[rows, block], blocks.action_mask[rows, block]
                 imagined = imagine_block(
                     self.network,
                     anchor[rows],
                     actions,
-                    blocks.action_mask[rows, block],
+                    mask,
                     BlockNoise(latent_noise[rows], action_noise[rows]),
                     robot=robot[rows],
                 )
                 anchor[rows] = next_anchor(anchor[rows], imagined.latents).to(anchor.dtype)
-                robot[rows] = next_robot(imagined.states, actions).to(robot.dtype)
+                behind = next_robot(robot[rows], imagined.states, actions, mask)
+                robot[rows] = behind.to(robot.dtype)
         torch.clear_autocast_cache()  # weights that were cast without gradients must not be reused
         picked = blocks.pick(first + depth, count)
         picked.anchor[:, 0], picked.robot[:, 0] = anchor, robot

@@ -5,7 +5,8 @@ same tokens (a temporal patch), the block's *anchor*, the last two frames before
 further channels at the same place, and the prediction is a residual on the last of them. So does
 the episode's first frame, if it is wanted: it remembers what the arm has come to hide. Actions
 enter as tokens and through the modulation, and so do the robot's states, which `kinematics.py`
-foretells from them. Video and actions carry times of their own (Zhu et al., Unified World Models,
+foretells from them; it can also be told the actions before the block, which the hand may still lag
+behind. Video and actions carry times of their own (Zhu et al., Unified World Models,
 arXiv 2504.02792), so that one network answers every query of `queries.py`. Noise, losses and
 rollouts live elsewhere.
 """
@@ -74,9 +75,11 @@ class UWM(ModelMixin, ConfigMixin):
         attention: "sdpa" (PyTorch) or "xformers" (CUDA only).
         state_dim: dimensions S of the robot's state; 0: it is told none.
         first_frame: whether it sees the episode's first frame: anchors then have it in front.
+        past_actions: how many actions before a block it is told.
 
     Attributes:
         anchor_frames: frames of an anchor: 2, or 3 with the first frame.
+        robot_actions: actions P of its robot vector (`kinematics.py`).
         kinematics: foretells the robot's state; None where S = 0.
 
     Raises:
@@ -99,6 +102,7 @@ class UWM(ModelMixin, ConfigMixin):
         attention: Backend = "sdpa",
         state_dim: int = 0,
         first_frame: bool = False,
+        past_actions: int = 0,
     ):
         super().__init__()
         if width % heads:
@@ -114,6 +118,8 @@ class UWM(ModelMixin, ConfigMixin):
         self.state_dim = state_dim
         self.first_frame = first_frame
         self.anchor_frames = ANCHOR_FRAMES + first_frame
+        self.past_actions = past_actions
+        self.robot_actions = max(past_actions, 1)
 
         pixels = latent_channels * patch**2
         self.embed_video = nn.Linear((block_frames + self.anchor_frames) * pixels, width)
@@ -122,7 +128,9 @@ class UWM(ModelMixin, ConfigMixin):
         self.embed_action = nn.Linear(action_dim + TIME_CHANNELS + waves, width)
         self.embed_condition = nn.Sequential(
             nn.Linear(
-                TIME_CHANNELS + block_frames * (action_dim + 1) + (block_frames + 1) * waves,
+                TIME_CHANNELS
+                + (block_frames + past_actions) * (action_dim + 1)
+                + (block_frames + 1) * waves,
                 2 * condition_width,
             ),
             nn.SiLU(),
@@ -147,6 +155,7 @@ class UWM(ModelMixin, ConfigMixin):
         past: Cache | None = None,
         past_mask: Bool[Tensor, "batch past_tokens"] | None = None,
         states: Float[Tensor, "batch blocks frames_and_now state_dim"] | None = None,
+        robot: Float[Tensor, "batch blocks robot"] | None = None,
     ) -> Prediction:
         """Predict the clean latents and actions of each block from noisy ones.
 
@@ -162,6 +171,8 @@ class UWM(ModelMixin, ConfigMixin):
             states: the robot's, normalised, in the anchor's last frame and in each of the block's
                 as far as they can be foretold; NaN where unknown; None: all unknown. They are
                 looked at as far as actions are given, so that no query is told what it is asked.
+            robot: the robot vector before each block; its actions are looked at where the block's
+                first one is given; NaN where unknown; None: all unknown.
 
         Raises:
             ValueError: a block of another length than `block_frames`, an anchor of another one than
@@ -198,7 +209,10 @@ class UWM(ModelMixin, ConfigMixin):
         # what is absent is noise, which has no business in the modulation: weigh by 1 - tau
         known = (1 - action_time)[..., None]
         hints = torch.cat((actions * known, known), dim=-1).flatten(2)
-        given = torch.cat((_time_features(latent_time), hints, waves.flatten(2)), dim=-1)
+        past_hints = self._told_actions(robot, action_time)
+        given = torch.cat(
+            (_time_features(latent_time), hints, past_hints, waves.flatten(2)), dim=-1
+        )
         condition = self.embed_condition(given.to(own))
 
         blocks, size = tokens.shape[1], tokens.shape[2]
@@ -259,6 +273,19 @@ class UWM(ModelMixin, ConfigMixin):
         if states is None:
             return action_time.new_full((*given.shape, self.state_dim), torch.nan)
         return torch.where(given[..., None], states, torch.nan)
+
+    def _told_actions(
+        self, robot: Tensor | None, action_time: Tensor
+    ) -> Float[Tensor, "batch blocks channels"]:
+        """The actions before each block, zero where they are not told, and which are."""
+        shape = (*action_time.shape[:2], self.past_actions, self.action_dim)
+        if robot is None:
+            past = action_time.new_full(shape, torch.nan)
+        else:
+            past = robot[..., robot.shape[-1] - shape[2] * shape[3] :].reshape(shape)
+        told = ~past.isnan().any(-1, keepdim=True) & (action_time == GIVEN)[:, :, :1, None]
+        past = torch.where(told, past, 0.0)
+        return torch.cat((past, told.to(past.dtype)), dim=-1).flatten(2)
 
     def _angles(
         self, grid: torch.Size, blocks: int, device: torch.device

@@ -27,6 +27,7 @@ def tiny_world_model(
     history_blocks: int = 0,
     heads: bool = True,
     told: bool = True,
+    past_actions: int = 0,
 ) -> WorldModel:
     """32x32 frames, 4x8x8 latents, two action dimensions, a robot state of three.
 
@@ -45,6 +46,7 @@ def tiny_world_model(
         condition_width=16,
         history_blocks=history_blocks,
         state_dim=3 if told else 0,
+        past_actions=past_actions,
     )
     _make_actions_matter(network)
     judges = FrameHeads(

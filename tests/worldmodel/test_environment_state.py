@@ -30,7 +30,7 @@ def same_bits(one, other) -> bool:
 def environment(**options):
     """With all that there is to remember: robot state, an IDM, rewards and ends."""
     options = {"state": True, "idm": idm, "reward": "success", "horizon": 9, **options}
-    return imagined(4, shared_model(history_blocks=2), **options)
+    return imagined(4, shared_model(history_blocks=2, past_actions=2), **options)
 
 
 @pytest.mark.parametrize("mode", ["next_step", "same_step"])
@@ -114,7 +114,7 @@ def test_some_are_set_and_the_others_left_alone():
     [
         ({"history_blocks": 2}, {}, "rollout.past"),
         ({}, {"history_blocks": 2}, "rollout.past"),
-        ({"told": False}, {}, "rollout.robot is (0,) there"),
+        ({"told": False}, {}, "rollout.robot is (2,) there"),
     ],
 )
 def test_a_state_of_another_network_is_refused(its, own, says):

@@ -49,11 +49,12 @@ def recomputed(
     """The same frames without any cache: every block runs its whole past through the network."""
     network, size = model.network, model.network.block_frames
     known_all = torch.ones(len(context), size, dtype=torch.bool)
-    robot = at_rest(state, 2)
+    robot = at_rest(state, network.robot_actions, 2)
     anchors, blocks, taken = [anchor_of(context[:, None])], [], []
-    foretold, corrected = [], []
+    foretold, corrected, robots = [], [], []
     for index in range(actions.shape[1] // size):
         taken.append(actions[:, size * index : size * (index + 1)])
+        robots.append(robot)
         foretold.append(network.predict_states(robot, taken[-1], known_all))
         shape = (size, *context.shape[1:])
         count = math.prod(shape)
@@ -64,22 +65,23 @@ def recomputed(
             times[:, -1] = time
             known = torch.full((len(context), index + 1, size), GIVEN)
             given = torch.stack(anchors, 1), torch.stack([*blocks, noisy[0]], 1)
-            told = torch.stack(foretold, 1)
-            prediction = network(*given, torch.stack(taken, 1), times, known, states=told)
+            told = {"states": torch.stack(foretold, 1), "robot": torch.stack(robots, 1)}
+            prediction = network(*given, torch.stack(taken, 1), times, known, **told)
             corrected.append(prediction.states[:, -1])
             return (prediction.latents[:, -1],)
 
         blocks.append(euler(predict, (noise[:, :count].unflatten(1, shape),), 1)[0])
         anchors.append(anchor_of(blocks[-1]))
-        robot = next_robot(corrected[-1], taken[-1])
+        robot = next_robot(robot, corrected[-1], taken[-1], known_all)
     return torch.cat(blocks, 1)
 
 
 @pytest.mark.parametrize("history_blocks", [0, 1, 2])
 @pytest.mark.parametrize("chunk", [1, 4])
-def test_cache_on_and_off_agree(history_blocks, chunk):
+@pytest.mark.parametrize("past_actions", [0, 6])
+def test_cache_on_and_off_agree(history_blocks, chunk, past_actions):
     """Behind a partial reset, too: row 1 begins anew after six actions, or two chunks."""
-    model = shared_model(history_blocks=history_blocks)
+    model = shared_model(history_blocks=history_blocks, past_actions=past_actions)
     env = imagined(3, model, chunk=chunk)
     before = {1: 6, 4: 2}[chunk]
     first, _ = env.reset(seed=0)

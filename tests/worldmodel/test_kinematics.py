@@ -52,7 +52,7 @@ def test_it_learns_a_hand_that_lags_behind():
         return actions, 0.05 * (before + actions).cumsum(1)
 
     everything = torch.ones(64, 6, dtype=torch.bool)
-    robot = at_rest(torch.zeros(64, 2), 2)
+    robot = at_rest(torch.zeros(64, 2), 1, 2)
     for _ in range(400):
         actions, states = episodes(64)
         loss = state_loss(kinematics(robot, actions, everything), states)
@@ -67,7 +67,7 @@ def test_it_learns_a_hand_that_lags_behind():
 def test_behind_what_is_unknown_nothing_is_known():
     kinematics = Kinematics(1, 2)
     mask = torch.tensor([[True, True, True], [True, False, True], [True, True, True]])
-    robot = at_rest(torch.zeros(3, 1), 2)
+    robot = at_rest(torch.zeros(3, 1), 1, 2)
     robot[2, 0] = torch.nan
     actions = torch.zeros(3, 3, 2)
     actions[1, 1] = torch.nan
@@ -78,7 +78,7 @@ def test_behind_what_is_unknown_nothing_is_known():
 def test_half_precision_around_it_changes_nothing():
     torch.manual_seed(0)
     kinematics = Kinematics(2, 2)
-    given = at_rest(torch.rand(3, 2), 2), torch.rand(3, 4, 2), torch.ones(3, 4, dtype=torch.bool)
+    given = at_rest(torch.rand(3, 2), 1, 2), torch.rand(3, 4, 2), torch.ones(3, 4, dtype=torch.bool)
     expected = kinematics(*given)
     with torch.autocast("cpu", torch.bfloat16):
         assert kinematics(*given).equal(expected)
@@ -108,10 +108,12 @@ def test_clips_are_cut_with_their_states():
     mask[0, 0] = False  # the step before the first frame
     states = 10 * torch.arange(10.0)[None, :, None]
     blocks = cut(latents, actions, mask, 4, states=states)
-    assert blocks.robot[0].tolist() == [[0, 10, 0], [40, 50, 4]]
+    unknown = -1.0
+    assert blocks.robot[0].nan_to_num(unknown).tolist() == [[0, 10, unknown], [40, 50, 4]]
     assert blocks.states.flatten().tolist() == [20, 30, 40, 50, 60, 70, 80, 90]
     assert present_state(blocks.robot, 1).flatten().tolist() == [10, 50]
-    assert cut(latents, actions, mask, 4).robot.shape == (1, 2, 0)
+    longer = cut(latents, actions, mask, 4, past_actions=6).robot[0].nan_to_num(unknown)
+    assert longer.tolist() == [[unknown] * 6, [unknown, unknown, 1, 2, 3, 4]]
 
 
 def test_the_picture_follows_the_state(told, context, actions):
@@ -142,12 +144,12 @@ def test_states_go_on_from_block_to_block(told, context, actions, chunk):
         torch.nn.init.zeros_(part[told.action_dim :])
     found = imagined_states(told, context, actions, chunk)
     mask = torch.ones(2, 12, dtype=torch.bool)
-    torch.testing.assert_close(found, told.kinematics(at_rest(STATE, 2), actions, mask))
+    torch.testing.assert_close(found, told.kinematics(at_rest(STATE, 1, 2), actions, mask))
 
 
 def test_what_is_seen_corrects_what_is_foretold(told, context, actions):
     mask = torch.ones(2, 4, dtype=torch.bool)
-    foretold = told.kinematics(at_rest(STATE, 2), actions[:, :4], mask)
+    foretold = told.kinematics(at_rest(STATE, 1, 2), actions[:, :4], mask)
     found = imagined_states(told, context, actions, 4)
     other = imagined_states(told, context + 0.5, actions, 4)
     assert (found[:, :4] - foretold).abs().min() > 1e-4
@@ -205,7 +207,7 @@ def test_no_query_is_told_what_it_is_asked(told, context, actions):
     denoised = torch.full((4,), 0.5)
     assert seen(states, denoised).equal(seen(states + 1, denoised))
 
-    block = imagine_block(told, anchor, actions[:, :4], mask, noise, robot=at_rest(STATE, 2))
+    block = imagine_block(told, anchor, actions[:, :4], mask, noise, robot=at_rest(STATE, 1, 2))
     assert block.states.isnan().any(-1).tolist() == [[False] * 3 + [True] * 2] * 2
     own = inverse_dynamics(told, anchor, noise.latents, noise)
     assert own.isfinite().all()

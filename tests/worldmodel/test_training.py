@@ -378,6 +378,40 @@ def test_the_first_frame_is_shown_clean_and_sometimes_a_later_one(config, monkey
     assert noisy.flatten(2).any(-1).all()
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([], 0),
+        (["--model.robot_state", "false"], 4),
+        (["--model.architecture.past_actions", "2"], 2),
+    ],
+)
+def test_past_actions_are_told_in_place_of_a_state(config, tmp_path, options, told):
+    fit = ["fit", "-c", str(config), "--trainer.callbacks", "null", "--trainer.max_steps", "1"]
+    main([*fit, *options])
+    network = WorldModel.from_pretrained(tmp_path / "run" / "model").network
+    assert network.past_actions == told
+    assert network.robot_actions == max(told, 1)
+
+
+@pytest.mark.parametrize("untold", [0.0, 1.0])
+def test_past_actions_are_sometimes_hidden(config, monkeypatch, untold):
+    seen = {}
+    block_losses = training.block_losses
+
+    def keep(network, blocks, *others):
+        seen["past"] = blocks.robot
+        return block_losses(network, blocks, *others)
+
+    monkeypatch.setattr(training, "block_losses", keep)
+    options = ["--model.robot_state", "false", "--trainer.max_steps", "1"]
+    options += ["--model.init_args.objective.state_dropout", str(untold)]
+    main(["fit", "-c", str(config), "--trainer.callbacks", "null", *options])
+    assert seen["past"].shape[2] == 4 * 2
+    hidden = seen["past"].isnan().all(-1)
+    assert hidden.all() if untold else not hidden.all()
+
+
 def test_rolling_out_leaves_gradients_for_every_weight(config, monkeypatch):
     """Weights cast for the rollout, without gradients, must not be reused by the step itself."""
     missing = []

@@ -83,7 +83,7 @@ class UWM(ModelMixin, ConfigMixin):
         kinematics: foretells the robot's state; None where S = 0.
 
     Raises:
-        ValueError: a width that the heads do not divide.
+        ValueError: a width that the heads do not divide, or fewer than no past actions.
     """
 
     @register_to_config
@@ -107,6 +107,8 @@ class UWM(ModelMixin, ConfigMixin):
         super().__init__()
         if width % heads:
             raise ValueError(f"width={width} is not a multiple of heads={heads}")
+        if past_actions < 0:
+            raise ValueError(f"past_actions={past_actions} is a number of actions: 0 or more")
         self.latent_channels = latent_channels
         self.action_dim = action_dim
         self.views = views

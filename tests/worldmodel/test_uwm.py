@@ -73,6 +73,8 @@ def test_wrong_blocks_and_views_are_named(network, shapes_unchecked):
         network(**inputs(1, network, views=2))
     with pytest.raises(ValueError, match="width=50 is not a multiple of heads=4"):
         UWM(latent_channels=3, action_dim=2, width=50, heads=4)
+    with pytest.raises(ValueError, match="past_actions=-1 is a number of actions"):
+        UWM(latent_channels=3, action_dim=2, past_actions=-1)
 
 
 def test_saved_and_loaded_it_is_the_same(network, tmp_path):

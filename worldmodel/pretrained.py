@@ -1,5 +1,6 @@
 """Going on from a saved world model: its weights, if new data mean the same by their numbers."""
 
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,13 @@ def sizes_of(network: UWM) -> dict:
 
 
 def other_sizes(saved: dict, network: UWM) -> list[str]:
-    """In which of its constructor arguments a network differs from a saved one."""
+    """In which of its constructor arguments a network differs from a saved one.
+
+    What was saved before an argument was there had its default.
+    """
+    arguments = signature(UWM.__init__).parameters.items()
+    defaults = {name: each.default for name, each in arguments if each.default != each.empty}
+    saved = defaults | saved
     return [
         f"{key} is {saved.get(key)!r} there and {own!r} here"
         for key, own in sizes_of(network).items()

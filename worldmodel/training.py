@@ -117,8 +117,8 @@ class WorldModelTraining(L.LightningModule):
         """Build the network, once the data are known.
 
         Raises:
-            DatasetError: clips of another length than a step needs, data without latents, or a
-                model to start from that does not fit them.
+            DatasetError: clips of another length than a step needs, data without latents, sizes
+                that do not fit together, or a model to start from that does not fit them.
         """
         if self.network is not None:
             return
@@ -141,12 +141,15 @@ class WorldModelTraining(L.LightningModule):
             sizes["past_actions"] = 0 if sizes["state_dim"] else sizes["block_frames"]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self.network = UWM(
-                latent_channels=self.data.latent_shape[0],
-                action_dim=self.data.action_dim,
-                views=len(self.data.cameras),
-                **sizes,
-            )
+            try:
+                self.network = UWM(
+                    latent_channels=self.data.latent_shape[0],
+                    action_dim=self.data.action_dim,
+                    views=len(self.data.cameras),
+                    **sizes,
+                )
+            except ValueError as error:
+                raise DatasetError(f"model.architecture: {error}") from error
         self.state_normalizer = self.data.state_normalizer
         if self.start_from is not None:
             earlier = load_weights(self.network, self.start_from, self.data)

@@ -394,6 +394,12 @@ def test_past_actions_are_told_in_place_of_a_state(config, tmp_path, options, to
     assert network.robot_actions == max(told, 1)
 
 
+def test_sizes_that_cannot_be_are_refused_by_name(config, capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "-c", str(config), "--model.architecture.past_actions", "-1"])
+    assert "model.architecture: past_actions=-1 is a number of actions" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("untold", [0.0, 1.0])
 def test_past_actions_are_sometimes_hidden(config, monkeypatch, untold):
     seen = {}

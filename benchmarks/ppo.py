@@ -25,6 +25,12 @@ from policy.ppo import PPO, PPOOptions
 from policy.rollout import Collector, Commands
 
 STEPS, EPISODES, FIRST_SEED = 128, 100, 1000
+COMMON: dict[str, Any] = {"learning_rate": 1e-3, "anneal": True, "epochs": 10, "minibatches": 8}
+JOBS = {
+    "CartPole-v1": (16, 25, PPOOptions(discount=0.98, lambda_=0.9, **COMMON)),
+    "Pendulum-v1": (32, 40, PPOOptions(discount=0.9, critic_learning_rate=3e-3, **COMMON)),
+}
+"""By environment: how many side by side, how many iterations, and how PPO learns."""
 
 
 def train(name: str, num_envs: int, iterations: int, options: PPOOptions, seed: int) -> Any:
@@ -76,18 +82,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     seeds = parser.parse_args().seeds
     torch.set_flush_denormal(True)
-    common: dict[str, Any] = {
-        "learning_rate": 1e-3,
-        "anneal": True,
-        "epochs": 10,
-        "minibatches": 8,
-    }
-    jobs = {
-        "CartPole-v1": (16, 25, PPOOptions(discount=0.98, lambda_=0.9, **common)),
-        "Pendulum-v1": (32, 40, PPOOptions(discount=0.9, critic_learning_rate=3e-3, **common)),
-    }
     result = {}
-    for name, (num_envs, iterations, options) in jobs.items():
+    for name, (num_envs, iterations, options) in JOBS.items():
         began = time.perf_counter()
         actors = [train(name, num_envs, iterations, options, seed) for seed in seeds]
         seconds = (time.perf_counter() - began) / len(seeds)

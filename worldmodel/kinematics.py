@@ -92,7 +92,7 @@ def next_robot(
     states: Float[Tensor, "batch frames_and_now state_dim"],
     actions: Float[Tensor, "batch frames action_dim"],
     action_mask: Bool[Tensor, "batch frames"],
-) -> Float[Tensor, "batch robot"]:
+) -> Float[Tensor, "batch next_robot"]:
     """The robot vector behind a block, of at least one action.
 
     Args:
@@ -104,7 +104,8 @@ def next_robot(
     told = 2 * states.shape[-1]
     taken = torch.where(action_mask[..., None], actions, torch.nan).flatten(1)
     past = torch.cat((robot[:, told:], taken.to(robot.dtype)), dim=-1)
-    return torch.cat((states[:, -2], states[:, -1], past[:, told - robot.shape[-1] :]), dim=-1)
+    past = past[:, past.shape[-1] - (robot.shape[-1] - told) :]
+    return torch.cat((states[:, -2], states[:, -1], past), dim=-1)
 
 
 def state_waves(states: Float[Tensor, "*batch state_dim"]) -> Float[Tensor, "*batch channels"]:

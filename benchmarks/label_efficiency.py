@@ -9,7 +9,9 @@ Trains world models on a share of the default dataset's labels in three ways:
 
     python benchmarks/label_efficiency.py --out runs/label_efficiency [--rows 0.1:pseudo 1:labels]
 
-Every model sees as many clips with actions in every step; bare video comes on top. Every stage is a
+Every model sees as many clips with actions in every step; bare video comes on top. With
+`--robot-state` they go by the robot's state, which is hidden and read along with the actions;
+without, by what the camera sees. Every stage is a
 public command in a folder of its own; one whose result is there is not done again, so a stopped
 benchmark goes on. Writes table.json, prints a table, what the labels that were read recover of what
 all labels give, and one JSON line.
@@ -43,6 +45,8 @@ LABELLED_CLIPS = 48
 """Clips with actions in every batch of a world model."""
 RECORDED_CLIPS = 16
 """Of these, where actions are read: those whose actions were recorded."""
+RECORDED_WITH_STATE = 8
+"""The same where the state is read, too: most of what actions do is then told by kinematics."""
 HIDDEN_CLIPS = 24
 """Clips without actions from the episodes whose labels are hidden."""
 VIDEO_CLIPS = 6
@@ -115,6 +119,9 @@ def main() -> None:
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[0], help="of the world models, and of the policies"
     )
+    parser.add_argument(
+        "--robot-state", action="store_true", help="world models go by it; it is hidden and read"
+    )
     parser.add_argument("--split", default="test", help="split of the data that is reported")
     parser.add_argument("--data", type=Path, default=Path("video/datasets/metaworld"))
     parser.add_argument("--videos", type=Path, default=Path("video/datasets/metaworld_videos"))
@@ -145,7 +152,7 @@ def main() -> None:
     keep_apart(options.out, decisive)
     rows, seeds = options.rows, options.seeds
     shares = dict.fromkeys(row.share for row in rows if row.way == PSEUDO)
-    few = dict.fromkeys(row.share for row in rows if row.share < 1)
+    few = dict.fromkeys(row.share for row in rows if row.share < 1 and not options.robot_state)
     for data in (options.data, options.videos, options.validation):
         encode(data, options)  # before several trainings want to do it at once
     for stage, work in (
@@ -163,6 +170,7 @@ def main() -> None:
         "idm_steps": options.idm_steps,
         "readers": options.readers,
         "seed": options.seed,
+        "robot_state": options.robot_state,
         "split": options.split,
         "real_episodes": options.real_episodes,
         "real_seed": options.real_seed,
@@ -241,8 +249,7 @@ def train_world_model(options: argparse.Namespace, row: Row, seed: int) -> None:
     if not (folder / "model").exists():
         clips = mixture(options, row)
         batch = {"batch_size": sum(source["weight"] for source in clips)}
-        # the robot's state would tell of the actions that are not to be seen
-        changes = {"robot_state": False, "seed": seed}
+        changes = {"robot_state": options.robot_state, "seed": seed}
         configs = ("configs/uwm.yaml", *options.world_model_config)
         train(configs, folder, clips, options.steps, options, changes, batch, seed)
     if not result.exists():
@@ -258,7 +265,9 @@ def mixture(options: argparse.Namespace, row: Row) -> list[dict[str, Any]]:
     """
     share, way = row.share, row.way
     recorded: dict[str, Any] = {"path": str(options.data)}
-    if share < 1:
+    if share < 1 and options.robot_state:  # which would not say where a shifted hand is
+        recorded |= {"labels": share, "drop_unlabelled": True}
+    elif share < 1:
         recorded = {"path": str(folder_of(options, share, "shifted"))}
     hidden = {"path": str(options.data), "action_free": True, "weight": HIDDEN_CLIPS}
     bare = {"path": str(options.videos), "weight": VIDEO_CLIPS}
@@ -271,8 +280,8 @@ def mixture(options: argparse.Namespace, row: Row) -> list[dict[str, Any]]:
     count = LABELLED_CLIPS - VIDEO_CLIPS
     of_data = [recorded | {"weight": count}]
     if share < 1:
-        read = {"path": data, "weight": count - RECORDED_CLIPS}
-        of_data = [recorded | {"weight": RECORDED_CLIPS}, read]
+        own = RECORDED_WITH_STATE if options.robot_state else RECORDED_CLIPS
+        of_data = [recorded | {"weight": own}, {"path": data, "weight": count - own}]
     return [*of_data, {"path": videos, "weight": VIDEO_CLIPS}]
 
 

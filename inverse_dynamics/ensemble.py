@@ -17,11 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from inverse_dynamics.estimate import mixture
-from video.action_model import CLASS_KEY, ActionModel, Estimate, load_action_model
+from video.action_model import CLASS_KEY, ActionModel, Estimate, StateModel, load_action_model
 from video.calibration import Calibration
 from video.errors import DatasetError
 from video.safe_files import reading_model, whole_folder, write_json
@@ -78,6 +79,12 @@ class Ensemble:
         return cls(members, Calibration.load(folder))
 
     @property
+    def state_dim(self) -> int:
+        """Dimensions S of the robot's state that `states` tells; 0: not all members tell one."""
+        sizes = {one.state_dim if isinstance(one, StateModel) else 0 for one in self.members}
+        return sizes.pop() if len(sizes) == 1 else 0
+
+    @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with any member."""
         whole = " ".join(member.fingerprint for member in self.members)
@@ -92,6 +99,19 @@ class Ensemble:
     def read(self, inputs: Float[Tensor, "batch frames views channels h w"]) -> Estimate:
         """Distributions of the actions between the frames, normalised, by all members."""
         return mixture([member.read(inputs) for member in self.members], self.kinds)
+
+    def states(
+        self, inputs: Float[Tensor, "batch frames views channels h w"]
+    ) -> Float[Tensor, "batch frames state_dim"]:
+        """The mean of the states that the members tell, in the data's units.
+
+        Raises:
+            ValueError: not all of them tell one, of the same size.
+        """
+        if not self.state_dim:
+            raise ValueError("not all models of this ensemble tell the same robot's state")
+        told = [one.states(inputs) for one in self.members if isinstance(one, StateModel)]
+        return torch.stack(told).mean(0)
 
 
 def ensemble(models: list[Path], out: Path) -> Path:

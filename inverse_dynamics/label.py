@@ -16,7 +16,7 @@ from inverse_dynamics.decoding import DecodeEpisode
 from inverse_dynamics.held_out import open_for
 from inverse_dynamics.labels import keep_recorded, read_missing, recorded_steps
 from inverse_dynamics.staged_labels import LabelledCopy, LabelledVideos
-from video.action_model import ActionModel, load_action_model
+from video.action_model import ActionModel, StateModel, load_action_model
 from video.episodes import EpisodeDataset
 from video.errors import DatasetError
 from video.lerobot_format import INFO_PATH, READ, STAGING_PATH
@@ -46,8 +46,9 @@ def label(
 ) -> Path:
     """Label a dataset, or a folder of videos, with the actions that a model reads off it.
 
-    Recorded actions are kept; what is read goes with its spread and its source. An interrupted
-    call goes on where it stopped when it is made again.
+    Recorded actions are kept; what is read goes with its spread and its source. A model that can
+    tell the robot's state labels it, too, where there is none. An interrupted call goes on where it
+    stopped when it is made again.
 
     Args:
         model: folder of a saved, calibrated inverse dynamics model or world model.
@@ -55,11 +56,11 @@ def label(
         out: folder of the new dataset.
         threshold: steps with a larger doubt stay unlabelled: the root-mean-square of the spread
             over the dimensions, in units in which actions fill [-1, 1].
-        labels: share of the split's episodes, chosen by the seed, whose recorded actions are kept;
-            those of the others are read as if there were none.
+        labels: share of the split's episodes, chosen by the seed, whose recorded actions and states
+            are kept; those of the others are read as if there were none.
         split: the split that `labels` is a share of.
         seed: of that choice; with the same `data.seed`, training keeps the labels of the same ones.
-        relabel: read every step, also where an action was recorded.
+        relabel: read every step, also where an action was recorded; recorded states are kept.
         workers: processes that decode video; 0 decodes in this one.
         crf: x264's constant rate factor where video is encoded anew.
         device: where to compute.
@@ -83,7 +84,8 @@ def label(
     if workers < 0:
         raise DatasetError(f"--workers {workers} must not be negative; 0 decodes in this process.")
     source, cameras = open_for(loaded, dataset)
-    hidden = _hidden(source, labels, split, seed, relabel)
+    concealed = _concealed(source, labels, split, seed)
+    hidden = np.arange(len(source.lengths)) if relabel else concealed
     options = {
         "model": loaded.fingerprint,
         "calibration": loaded.calibration.fingerprint,
@@ -105,7 +107,10 @@ def label(
         if can_be_copied(source)
         else LabelledVideos(source, out, name_of_bare, crf)
     )
-    damaged = _read_all(source, cameras, loaded, staged, hidden, threshold, labeller, workers)
+    stateless = _without_state(source, loaded, concealed)
+    damaged = _read_all(
+        source, cameras, loaded, staged, hidden, stateless, threshold, labeller, workers
+    )
     if len(damaged) == len(source.lengths):
         raise DatasetError("\n".join([f"{dataset}: no episode could be read.", *damaged]))
     write_json(out / OPTIONS, options)
@@ -123,6 +128,7 @@ def _read_all(
     model: ActionModel,
     staged: LabelledCopy | LabelledVideos,
     hidden: np.ndarray,
+    stateless: np.ndarray,
     threshold: float,
     labeller: str,
     workers: int,
@@ -142,7 +148,8 @@ def _read_all(
         if isinstance(frames, Exception):
             raise frames
         if len(labels.actions) > 1 and not labels.action_mask[:-1].all():
-            labels = read_missing(labels, model, frames, cameras, threshold)
+            with_state = episode in stateless
+            labels = read_missing(labels, model, frames, cameras, threshold, with_state)
         was_read = (labels.action_source == READ).any()
         staged.add(episode, frames, labels, labeller if was_read else "")
     if isinstance(staged, LabelledCopy):  # keeps its files, and can do without the frames
@@ -151,12 +158,8 @@ def _read_all(
     return [line for _, line in damaged.values()]
 
 
-def _hidden(
-    source: EpisodeDataset, labels: float, split: str, seed: int, relabel: bool
-) -> np.ndarray:
-    """Episodes whose recorded actions must not be used."""
-    if relabel:
-        return np.arange(len(source.lengths))
+def _concealed(source: EpisodeDataset, labels: float, split: str, seed: int) -> np.ndarray:
+    """Episodes of which nothing that was recorded must be used."""
     if labels == 1:
         return np.arange(0)
     episodes = source.splits.get(split, np.arange(0))
@@ -166,6 +169,14 @@ def _hidden(
             f"share; there are {list(source.splits)}. Pass --split."
         )
     return np.setdiff1d(episodes, keep_labels(episodes, labels, seed))
+
+
+def _without_state(source: EpisodeDataset, model: ActionModel, concealed: np.ndarray) -> np.ndarray:
+    """Episodes whose robot's state the model tells: where there is none, or one of its size."""
+    size = model.state_dim if isinstance(model, StateModel) else 0
+    if size and "state" not in source.columns:
+        return np.arange(len(source.lengths))
+    return concealed if size and source.columns["state"].shape[1] == size else np.arange(0)
 
 
 def _is_finished(out: Path, options: dict) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 from inverse_dynamics.calibration import calibrated_spread
 from inverse_dynamics.estimate import decided
 from inverse_dynamics.scores import doubt
-from video.action_model import ActionModel, Estimate
+from video.action_model import ActionModel, Estimate, StateModel
 from video.episodes import EpisodeDataset, action_sources
 from video.lerobot_format import READ, RECORDED, UNKNOWN
 from video.relabel import ActionColumns
@@ -67,6 +67,7 @@ def read_missing(
     frames: Mapping[str, UInt8[np.ndarray, "frames H W 3"]],
     cameras: Sequence[str],
     threshold: float,
+    with_state: bool = False,
 ) -> ActionColumns:
     """Fill in what a model reads off the frames, where it is sure enough.
 
@@ -80,6 +81,7 @@ def read_missing(
         frames: by camera.
         cameras: the model's, in its order.
         threshold: largest doubt (see `scores.doubt`) of a step that is labelled.
+        with_state: whether the model, a `StateModel`, tells the robot's state as well.
     """
     views = [resize_frames(frames[camera], model.frame_size) for camera in cameras]
     inputs = _encode(model, torch.from_numpy(np.stack(views, axis=1)))
@@ -98,7 +100,15 @@ def read_missing(
         action_mask=labels.action_mask | read,
         action_spread=np.where(read[:, None], _with_last(spreads), labels.action_spread),
         action_source=np.where(read, np.int8(READ), labels.action_source),
+        state=_states(model, inputs) if with_state else None,
     )
+
+
+def _states(
+    model: ActionModel, inputs: Float[Tensor, "frames views channels h w"]
+) -> Float[np.ndarray, "frames state_dim"]:
+    assert isinstance(model, StateModel)
+    return model.states(inputs[None])[0].float().cpu().numpy()
 
 
 def _encode(

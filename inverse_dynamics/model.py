@@ -1,6 +1,6 @@
 """A saved inverse dynamics model: one folder with everything that is needed to read actions.
 
-    inverse_dynamics.json   frame rate, cameras, frame size, window, action range
+    inverse_dynamics.json   frame rate, cameras, frame size, window, action and state ranges
     calibration.json        how far its spread can be trusted, once `calibrate` has measured it
     network/                the network (diffusers layout: config.json and safetensors)
     movement_kernel.safetensors  the regression beside it, if there is one
@@ -55,6 +55,7 @@ class InverseDynamicsModel:
         calibration: how far its spread can be trusted; None until that is measured.
         kernel: reads the actions off the states that the network tells; None: the network reads
             alone.
+        state_normalizer: of the robot's state, where the data had it.
     """
 
     network: ActionReader
@@ -67,6 +68,7 @@ class InverseDynamicsModel:
     action_names: tuple[str, ...]
     calibration: Calibration | None = None
     kernel: MovementKernel | None = None
+    state_normalizer: Normalizer | None = None
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, device: str = "cpu") -> "InverseDynamicsModel":
@@ -117,6 +119,11 @@ class InverseDynamicsModel:
         """Kind of each action dimension, see `kinds.py`."""
         return self.network.kinds
 
+    @property
+    def state_dim(self) -> int:
+        """Dimensions S of the robot's state that `states` tells; 0: none."""
+        return 0 if self.state_normalizer is None else self.state_normalizer.dim
+
     def encode(
         self, frames: UInt8[Tensor, "*batch 3 height width"]
     ) -> Float[Tensor, "*batch channels h w"]:
@@ -140,22 +147,26 @@ class InverseDynamicsModel:
         Raises:
             ValueError: a single frame, or frames of another shape than it was trained on.
         """
-        shape = tuple(inputs.shape[2:])
-        if shape != self.network.frame_shape or inputs.shape[1] < 2:
-            raise ValueError(
-                f"an input of shape {tuple(inputs.shape)} cannot be read: this model wants (videos,"
-                f" frames, *{self.network.frame_shape}) with two frames or more, as its own "
-                "encode() makes them."
-            )
-        weights = next(self.network.parameters())
-        pieces = inputs.to(weights).split(self.window, dim=1)
-        tokens = torch.cat([self.network.tokens(piece) for piece in pieces], dim=1)
+        tokens = self._tokens(inputs)
         by_network = read_video(self.network.read_tokens, tokens, self.window, self.kinds)
         if self.kernel is None:
             return by_network
         states = self.network.states(tokens)
         by_kernel = Estimate(self.kernel.read(states, self.kinds), by_network.spread)
         return mixture((by_network, by_kernel), self.kinds)
+
+    @torch.inference_mode()
+    def states(
+        self, inputs: Float[Tensor, "batch frames views channels h w"]
+    ) -> Float[Tensor, "batch frames state_dim"]:
+        """The robot's state in each frame, in the data's units, by that frame alone.
+
+        Raises:
+            ValueError: inputs as for `read`, or a model of data without the state.
+        """
+        if self.state_normalizer is None:
+            raise ValueError("this model was trained without the robot's state, so it tells none")
+        return self.state_normalizer.denormalize(self.network.states(self._tokens(inputs)))
 
     def actions(
         self, inputs: Float[Tensor, "batch frames views channels h w"]
@@ -171,6 +182,21 @@ class InverseDynamicsModel:
     ) -> Float[Tensor, "batch steps size"]:
         """The same for frames of `frame_size`."""
         return self.actions(self.encode(frames))
+
+    def _tokens(
+        self, inputs: Float[Tensor, "batch frames views channels h w"]
+    ) -> Float[Tensor, "batch frames width"]:
+        """A token of each frame; long videos in pieces."""
+        shape = tuple(inputs.shape[2:])
+        if shape != self.network.frame_shape or inputs.shape[1] < 2:
+            raise ValueError(
+                f"an input of shape {tuple(inputs.shape)} cannot be read: this model wants (videos,"
+                f" frames, *{self.network.frame_shape}) with two frames or more, as its own "
+                "encode() makes them."
+            )
+        weights = next(self.network.parameters())
+        pieces = inputs.to(weights).split(self.window, dim=1)
+        return torch.cat([self.network.tokens(piece) for piece in pieces], dim=1)
 
     @classmethod
     def _read(cls, folder: Path, saved: dict, device: str) -> "InverseDynamicsModel":
@@ -218,6 +244,7 @@ class InverseDynamicsModel:
             action_names=tuple(saved["action_names"]),
             calibration=Calibration.load(folder),
             kernel=cls._read_kernel(folder, saved.get("kernel")),
+            state_normalizer=Normalizer.from_json(saved["state"]) if "state" in saved else None,
         )
 
     @staticmethod
@@ -247,6 +274,8 @@ class InverseDynamicsModel:
         }
         if self.kernel is not None:  # models of before keep their fingerprint
             described["kernel"] = self.kernel.fingerprint
+        if self.state_normalizer is not None:  # likewise
+            described["state"] = self.state_normalizer.to_json()
         return described
 
 

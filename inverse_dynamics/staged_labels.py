@@ -53,8 +53,9 @@ class LabelledCopy:
         path = self.staging / f"labels_{episode:06d}.npz"
 
         def write(temporary: Path) -> None:
+            known = {name: values for name, values in vars(labels).items() if values is not None}
             with temporary.open("wb") as file:
-                np.savez(file, labelled_by=np.array(labelled_by), **vars(labels))
+                np.savez(file, labelled_by=np.array(labelled_by), **known)
 
         write_safely(path, write)
 
@@ -70,8 +71,9 @@ class LabelledCopy:
             if not path.exists():  # could not be decoded
                 continue
             with np.load(path) as stored:
-                labels[episode] = ActionColumns(**{name: stored[name] for name in FIELDS})
-                notes[episode] = {"labelled_by": str(stored["labelled_by"])}
+                columns = {name: stored[name] for name in FIELDS if name in stored}
+                labels[episode] = ActionColumns(**columns)
+                notes[episode] = _notes(labels[episode], str(stored["labelled_by"]))
         copy_with_actions(self.source, self.out, labels, notes)
 
 
@@ -107,10 +109,11 @@ class LabelledVideos:
         source = self.source
         first = source.starts[episode]
         rows = slice(first, first + source.lengths[episode])
+        own = {name: values for name, values in vars(labels).items() if values is not None}
         others = {
             name: source.columns[name][rows]
             for name in COLUMNS
-            if name in source.columns and name not in FIELDS
+            if name in source.columns and name not in (*own, *FIELDS[:-1])
         }
         pictures = {
             self.camera if camera == CAMERA else camera: _of_size(shown, source.frame_shape(camera))
@@ -119,8 +122,8 @@ class LabelledVideos:
         content = Episode(
             frames=pictures,
             task=source.tasks[episode],
-            notes=source.notes[episode] | {"labelled_by": labelled_by},
-            **vars(labels),
+            notes=source.notes[episode] | _notes(labels, labelled_by),
+            **own,
             **others,
         )
         self.writer.add(episode, content, self.splits.get(episode, "train"))
@@ -128,6 +131,12 @@ class LabelledVideos:
     def finalize(self) -> None:
         """Make the dataset."""
         self.writer.finalize()
+
+
+def _notes(labels: ActionColumns, labelled_by: str) -> dict[str, str | int | float]:
+    """Which model an episode's labels are from, and its robot's state."""
+    notes: dict[str, str | int | float] = {"labelled_by": labelled_by}
+    return notes if labels.state is None else notes | {"state_read_by": labelled_by}
 
 
 def _of_size(

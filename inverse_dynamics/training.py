@@ -28,7 +28,7 @@ from inverse_dynamics.losses import (
 from inverse_dynamics.model import InverseDynamicsModel, pictures_of
 from inverse_dynamics.network import ActionReader
 from video.datamodule import ClipDataModule
-from video.embodiments import joined
+from video.embodiments import joined, part_of
 from video.errors import DatasetError
 from video.muon import Muon
 from video.statistics import Normalizer
@@ -275,6 +275,9 @@ class InverseDynamicsTraining(L.LightningModule):
         head = self.heads[embodiment]
         network = self.network.narrowed(head.embodiment.actions, head.embodiment.state)
         nn.Module.to(network, "cpu")
+        state: Normalizer | None = self.data.state_normalizer
+        if state is not None:
+            state = part_of(state, head.embodiment.state)
         return InverseDynamicsModel(
             network=network.eval().requires_grad_(False),
             autoencoder=self.data.autoencoder,
@@ -284,6 +287,7 @@ class InverseDynamicsTraining(L.LightningModule):
             window=self.data.clip_frames,
             action_normalizer=head.normalizer,
             action_names=tuple(head.names),
+            state_normalizer=state if state is not None and state.dim else None,
         )
 
     def _known(self, batch: dict[str, Tensor], column: str) -> Bool[Tensor, "batch steps size"]:

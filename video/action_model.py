@@ -93,6 +93,24 @@ class ActionModel(Protocol):
         ...
 
 
+@runtime_checkable
+class StateModel(Protocol):
+    """An action model that can tell the robot's state in each frame, too.
+
+    Attributes:
+        state_dim: dimensions S of that state; 0: it was trained without any.
+    """
+
+    @property
+    def state_dim(self) -> int: ...  # noqa: D102
+
+    def states(
+        self, inputs: Float[Tensor, "batch frames views channels h w"], /
+    ) -> Float[Tensor, "batch frames state_dim"]:
+        """The states in the frames, in the data's units; inputs as those of `read`."""
+        ...
+
+
 def load_action_model(folder: Path | str, device: str = "cpu") -> ActionModel:
     """Load whatever reads actions out of a folder.
 

@@ -173,13 +173,20 @@ class ClipDataset(Dataset[Clips]):
         rows = zip(self._first_row, self._lengths, strict=True)
         return np.flatnonzero([known[first : first + length - 1].any() for first, length in rows])
 
-    def whole(self, episode: int) -> Clips:
-        """A batch of one clip: a whole episode, given by its number, as far as the stride goes."""
+    def whole(self, episode: int, pictures: bool = True) -> Clips:
+        """A batch of one clip: a whole episode, given by its number, as far as the stride goes.
+
+        Without its pictures, if they are not wanted.
+        """
         frames = (int(self._lengths[episode]) - 1) // self.stride + 1
-        return self._cut(np.array([episode]), np.zeros(1, np.int64), frames)
+        return self._cut(np.array([episode]), np.zeros(1, np.int64), frames, pictures)
 
     def _cut(
-        self, episode: Int64[np.ndarray, " B"], start: Int64[np.ndarray, " B"], frames: int
+        self,
+        episode: Int64[np.ndarray, " B"],
+        start: Int64[np.ndarray, " B"],
+        frames: int,
+        pictures: bool = True,
     ) -> Clips:
         """Clips of episodes from these frames on; before 0, the first frame is repeated."""
         frame = start[:, None] + self.stride * np.arange(frames)
@@ -213,8 +220,8 @@ class ClipDataset(Dataset[Clips]):
             "episode": episode,
             "start": start,
         }
-        kind, pictures = self._pictures(episode, clipped)
-        return {name: torch.from_numpy(array) for name, array in arrays.items()} | {kind: pictures}
+        clips = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return clips | (dict([self._pictures(episode, clipped)]) if pictures else {})
 
     def _beginnings(
         self, windows: Int64[np.ndarray, " B"], start: Int64[np.ndarray, " B"]

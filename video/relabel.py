@@ -1,7 +1,7 @@
-"""A copy of a LeRobotDataset v3.0 with other actions.
+"""A copy of a LeRobotDataset v3.0 with other actions, and with the robot's state if that is new.
 
-Video files are copied as they are, and so is every column that does not speak of actions; whatever
-else wants new pictures goes through `writer.py`.
+Video files are copied as they are, and so is every other column; whatever else wants new pictures
+goes through `writer.py`.
 """
 
 import json
@@ -24,12 +24,16 @@ from video.safe_files import write_json, write_parquet
 
 @dataclass(frozen=True)
 class ActionColumns:
-    """The actions of an episode of T frames, and what is known of them; fields as in `Episode`."""
+    """The actions of an episode of T frames, and what is known of them; fields as in `Episode`.
+
+    So is `state`, the robot's, where it is to take the place of a recorded one; None keeps that.
+    """
 
     actions: np.ndarray
     action_mask: np.ndarray
     action_spread: np.ndarray
     action_source: np.ndarray
+    state: np.ndarray | None = None
 
 
 def can_be_copied(dataset: EpisodeDataset) -> bool:
@@ -49,7 +53,8 @@ def copy_with_actions(
     Args:
         dataset: what is copied.
         out: the new dataset's folder.
-        labels: by episode; one without labels, which cannot be read, has no actions.
+        labels: by episode; one without labels, which cannot be read, has no actions, and a state
+            of zeros if there was none recorded and others get one.
         notes: by episode, what is added to its notes.
 
     Raises:
@@ -77,10 +82,9 @@ def copy_with_actions(
         write_parquet(out / file.relative_to(dataset.path), table)
     _write_statistics(dataset.path, out, list(statistics.values()))
     info = json.loads((dataset.path / INFO_PATH).read_text())
-    size = next(iter(labels.values())).actions.shape[1]
-    for name in ActionColumns.__annotations__:
+    for name, values in _new_columns(labels).items():
         column = COLUMNS[name]
-        shape = [size] if column.is_vector else [1]
+        shape = [values.shape[1]] if column.is_vector else [1]
         described = {"dtype": column.dtype, "shape": shape, "names": None}
         info["features"][column.feature] = info["features"].get(column.feature, described)
     write_json(out / INFO_PATH, info)
@@ -89,29 +93,38 @@ def copy_with_actions(
 def _with_actions(
     table: pa.Table, labels: dict[int, ActionColumns]
 ) -> tuple[pa.Table, dict[int, dict[str, Statistics]]]:
-    """A data file with new action columns, and the columns' statistics by episode."""
+    """A data file with new columns, and the columns' statistics by episode."""
     episode_of_row = table["episode_index"].to_numpy()
-    size = next(iter(labels.values())).actions.shape[1]
-    columns = {
-        name: np.zeros((len(table), size) if COLUMNS[name].is_vector else len(table), dtype)
-        for name, dtype in ((name, COLUMNS[name].dtype) for name in ActionColumns.__annotations__)
+    columns: dict[str, np.ndarray] = {
+        name: np.zeros((len(table), *values.shape[1:]), COLUMNS[name].dtype)
+        for name, values in _new_columns(labels).items()
     }
+    if "state" in columns and COLUMNS["state"].feature in table.column_names:
+        recorded = table[COLUMNS["state"].feature].combine_chunks()
+        columns["state"] = np.array(recorded.to_pylist(), np.float32).reshape(len(table), -1)
     statistics = {}
     for episode in np.unique(episode_of_row).tolist():
         rows = np.flatnonzero(episode_of_row == episode)
         if episode in labels:
             for name, values in vars(labels[episode]).items():
-                columns[name][rows] = values
+                if values is not None:
+                    columns[name][rows] = values
         statistics[episode] = {
             COLUMNS[name].feature: column_statistics(values[rows])
             for name, values in columns.items()
         }
     for name, values in columns.items():
         flat = pa.array(values.reshape(-1))
-        is_list = values.ndim == 2 and size > 1
-        stored = pa.FixedSizeListArray.from_arrays(flat, size) if is_list else flat
+        is_list = values.ndim == 2 and values.shape[1] > 1
+        stored = pa.FixedSizeListArray.from_arrays(flat, values.shape[1]) if is_list else flat
         table = _set(table, COLUMNS[name].feature, stored)
     return table.replace_schema_metadata(None), statistics
+
+
+def _new_columns(labels: dict[int, ActionColumns]) -> dict[str, np.ndarray]:
+    """An example of each column that is written, by its name."""
+    found = (vars(columns).items() for columns in labels.values())
+    return {name: values for each in found for name, values in each if values is not None}
 
 
 def _with_notes(

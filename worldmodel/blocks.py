@@ -32,6 +32,10 @@ class Blocks(NamedTuple):
     robot: Float[Tensor, "batch blocks robot"]
     states: Float[Tensor, "batch blocks frames state_dim"]
 
+    def were_read(self) -> Bool[Tensor, "batch blocks"]:
+        """Whether a model read any of a block's actions off its frames."""
+        return ((self.action_weight > 0) & (self.action_weight < 1)).any(-1)
+
     def pick(self, first: Int[Tensor, " batch"], count: int) -> "Blocks":
         """`count` consecutive blocks of each row, from the row's own first one on."""
         row = torch.arange(len(first), device=first.device)[:, None]

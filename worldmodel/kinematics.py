@@ -11,36 +11,82 @@ where they are unknown; all of it is normalised.
 """
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-WIDTH = 128
 STEP = 0.1
 """States move by about a tenth of a unit a step: what goes in and out is brought to the unit."""
 OCTAVES = 4
 """Waves that tell a state finely: of 1, 2, 4 and 8 periods over its range."""
 
 
+@dataclass
+class KinematicsSizes:
+    """Sizes of the network that foretells the robot's states.
+
+    Attributes:
+        width: of its hidden layers.
+        depth: how many of them.
+        dropout: behind each of them but the last, while it learns.
+        waves: whether it is told states finely, by `state_waves`, and not as numbers alone.
+
+    Raises:
+        ValueError: fewer than one of width or depth, or a dropout outside [0, 1).
+    """
+
+    width: int = 128
+    depth: int = 2
+    dropout: float = 0.0
+    waves: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.width < 1 or self.depth < 1 or not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"kinematics of width={self.width}, depth={self.depth} and dropout={self.dropout}: "
+                "need 1 or more, and a dropout from 0 to below 1"
+            )
+
+
 class Kinematics(nn.Module):
     """The next states of the robot, one after the other; in float32, whatever the video is in.
+
+    Frozen, it foretells the same in training as otherwise: dropout is for weights that learn.
 
     Args:
         state_dim: dimensions S of its state.
         action_dim: dimensions A of its actions.
+        past_actions: actions P of the robot vector.
+        sizes: of the network.
     """
 
-    def __init__(self, state_dim: int, action_dim: int):
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        past_actions: int = 1,
+        sizes: KinematicsSizes = KinematicsSizes(),  # noqa: B008 - never changed
+    ):
         super().__init__()
         self.state_dim = state_dim
-        self.network = nn.Sequential(
-            nn.Linear(2 * (state_dim + action_dim), WIDTH),
-            nn.SiLU(),
-            nn.Linear(WIDTH, WIDTH),
-            nn.SiLU(),
-            nn.Linear(WIDTH, state_dim),
-        )
+        self.waves = sizes.waves
+        position = wave_channels(state_dim) if sizes.waves else state_dim
+        widths = [position + state_dim + (past_actions + 1) * action_dim]
+        widths += [sizes.width] * sizes.depth
+        layers: list[nn.Module] = []
+        for number, (before, behind) in enumerate(pairwise(widths), 1):
+            layers += [nn.Linear(before, behind), nn.SiLU()]
+            if sizes.dropout and number < sizes.depth:
+                layers.append(nn.Dropout(sizes.dropout))
+        self.network = nn.Sequential(*layers, nn.Linear(widths[-1], state_dim))
+
+    def train(self, mode: bool = True) -> "Kinematics":
+        """As `nn.Module.train`; what is frozen does not learn."""
+        return super().train(mode and any(weight.requires_grad for weight in self.parameters()))
 
     def forward(
         self,
@@ -51,16 +97,18 @@ class Kinematics(nn.Module):
         """The state behind each action; NaN where it, an action or one before it is unknown."""
         size = self.state_dim
         vector = robot.float().nan_to_num(0.0)
-        before, now = vector[:, : 2 * size].chunk(2, dim=-1)
-        last = vector[:, -actions.shape[-1] :]
+        before, now, past = vector.tensor_split((size, 2 * size), dim=-1)
         known = ~robot[:, : 2 * size].isnan().any(-1, keepdim=True)
         actions = torch.where(action_mask[..., None], actions, 0.0).float()
         states = []
         for index, action in enumerate(actions.unbind(1)):
             known = known & action_mask[:, index, None]
-            given = torch.cat((now, (now - before) / STEP, last, action), dim=-1)
+            past = torch.cat((past, action), dim=-1)
+            place = state_waves(now) if self.waves else now
+            given = torch.cat((place, (now - before) / STEP, past), dim=-1)
             with without_autocast(given.device):  # small steps add up
-                before, now, last = now, now + STEP * self.network(given), action
+                before, now = now, now + STEP * self.network(given)
+            past = past[:, action.shape[-1] :]
             states.append(torch.where(known, now, torch.nan))
         return torch.stack(states, dim=1)
 

@@ -270,11 +270,21 @@ def action_loss(
 def foretold_states(
     network: UWM, blocks: Blocks
 ) -> Float[Tensor, "batch blocks frames_and_now state_dim"]:
-    """The robot's states before and in each block, as they will be foretold when it is imagined."""
+    """The robot's states before and in each block, as they will be foretold when it is imagined.
+
+    Where the actions were read off the frames, those that are known take the place of the foretold
+    ones: such actions tell what the robot did, which its commands do not.
+    """
     parts = blocks.robot, blocks.actions, blocks.action_mask
     rows, count = blocks.action_mask.shape[:2]
     states = network.predict_states(*(part.flatten(0, 1) for part in parts))
-    return states.unflatten(0, (rows, count))
+    states = states.unflatten(0, (rows, count))
+    following = torch.where(
+        blocks.were_read()[..., None, None] & ~states[:, :, 1:].isnan(),
+        blocks.states,
+        states[:, :, 1:],
+    )
+    return torch.cat((states[:, :, :1], following), dim=2)
 
 
 class Losses(NamedTuple):

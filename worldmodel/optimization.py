@@ -26,10 +26,13 @@ class Optimization:
         warmup_steps: linear warm-up.
         cooldown: share of the run, at its end, over which the learning rate falls to zero.
         ema_decay: decay of the averaged weights; they are the ones that are saved.
+        kinematics_steps: steps in which the kinematics are fitted to recorded states and actions
+            before everything else, and then frozen; 0: they learn along with the rest.
         compile: compile the network (`torch.compile`).
 
     Raises:
-        ValueError: a learning rate that is not positive, or an `ema_decay` outside [0, 1).
+        ValueError: a learning rate that is not positive, an `ema_decay` outside [0, 1), or a
+            negative number of steps.
     """
 
     learning_rate: float = 1e-3
@@ -39,6 +42,7 @@ class Optimization:
     warmup_steps: int = 200
     cooldown: float = 0.5
     ema_decay: float = 0.998
+    kinematics_steps: int = 0
     compile: bool = False
 
     def __post_init__(self) -> None:
@@ -49,14 +53,17 @@ class Optimization:
                 raise ValueError(f"{name}={rate} must be positive")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay={self.ema_decay} must lie in [0, 1)")
+        if self.kinematics_steps < 0:
+            raise ValueError(f"kinematics_steps={self.kinematics_steps} must not be negative")
 
 
 def optimizer_of(network: UWM, settings: Optimization) -> torch.optim.Optimizer:
-    """Of all the network's weights, with learning rates at their peaks."""
+    """Of all the network's weights that are not frozen, with learning rates at their peaks."""
     kinematics = network.kinematics
-    own = [] if kinematics is None else list(kinematics.parameters())
+    of_states = [] if kinematics is None else list(kinematics.parameters())
+    own = [weight for weight in of_states if weight.requires_grad]
     own_group: dict[str, Any] = {"params": own, "lr": KINEMATICS_RATE * settings.learning_rate}
-    others = [weight for weight in network.parameters() if all(weight is not w for w in own)]
+    others = [weight for weight in network.parameters() if all(weight is not w for w in of_states)]
     if settings.matrix_learning_rate is None:
         return torch.optim.AdamW(
             [{"params": others}, *([own_group] if own else [])],

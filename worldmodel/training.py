@@ -23,7 +23,8 @@ from worldmodel.attention import Backend
 from worldmodel.blocks import Blocks, cut
 from worldmodel.contexts import Contexts, first_frames
 from worldmodel.draws import RowDraws, step_generator
-from worldmodel.kinematics import next_robot, state_loss
+from worldmodel.kinematics import KinematicsSizes, next_robot, state_loss
+from worldmodel.kinematics_fitting import fit_kinematics
 from worldmodel.objective import (
     Objective,
     block_losses,
@@ -46,7 +47,7 @@ class Architecture:
 
     The fields are those of `UWM`. `past_actions: null` tells a block's worth of them to a network
     that is told no state, and none to one that is: kinematics know the last one, and more did not
-    help.
+    help. `kinematics_sizes: null` takes the defaults of `KinematicsSizes`.
     """
 
     block_frames: int = 4
@@ -59,6 +60,7 @@ class Architecture:
     attention: Backend = "sdpa"
     first_frame: bool = False
     past_actions: int | None = None
+    kinematics_sizes: KinematicsSizes | None = None
 
 
 class WorldModelTraining(L.LightningModule):
@@ -154,10 +156,34 @@ class WorldModelTraining(L.LightningModule):
         if self.start_from is not None:
             earlier = load_weights(self.network, self.start_from, self.data)
             self.state_normalizer = earlier or self.state_normalizer
+        self._fit_kinematics()
         decay = self.optimization.ema_decay
         self.ema = EMAModel(self.network.parameters(), decay=decay, foreach=True)
         if self.optimization.compile:
             self.network.compile()
+
+    def _fit_kinematics(self) -> None:
+        """If that is wanted; those of a run that goes on lie in its checkpoint."""
+        assert self.network is not None
+        steps, kinematics = self.optimization.kinematics_steps, self.network.kinematics
+        if not steps or kinematics is None:
+            return
+        if self.trainer.ckpt_path is not None:
+            kinematics.requires_grad_(False)
+            return
+        fit_kinematics(
+            kinematics,
+            self.data.train_clips,
+            self._to_network,
+            self.network.robot_actions,
+            self.network.block_frames,
+            steps,
+            self.seed,
+        )
+
+    def _to_network(self, state: Tensor) -> Tensor:
+        """States as the data have them, normalised, as the network has them."""
+        return renormalized(state, self.data.state_normalizer, self.state_normalizer)
 
     def _check_data(self, latent_shape: tuple[int, int, int]) -> None:
         """Refuse data that the network would take, and that it could not imagine later.
@@ -210,10 +236,11 @@ class WorldModelTraining(L.LightningModule):
         losses = block_losses(self.network, blocks, times, self.objective, draws)
         loss = losses.latent + self.objective.action_weight * losses.action
         loss = loss + self.objective.state_weight * losses.state
+        if self.network.state_dim:
+            self.log("state_loss", losses.state, sync_dist=True)
         if kinematics is not None:
             loss = loss + self.objective.kinematics_weight * kinematics
-            of_states = {"kinematics_loss": kinematics, "state_loss": losses.state}
-            self.log_dict(of_states, sync_dist=True)
+            self.log("kinematics_loss", kinematics, sync_dist=True)
         self.log("loss", loss, prog_bar=True, sync_dist=True)
         self.log_dict({"latent_loss": losses.latent, "action_loss": losses.action}, sync_dist=True)
         return loss
@@ -343,7 +370,7 @@ class WorldModelTraining(L.LightningModule):
         assert self.network is not None
         states: Tensor | None = None
         if self.network.state_dim:
-            state = renormalized(batch["state"], self.data.state_normalizer, self.state_normalizer)
+            state = self._to_network(batch["state"])
             states = torch.where(batch["state_mask"][..., None], state, torch.nan)
         return cut(
             batch["latents"],
@@ -359,7 +386,7 @@ class WorldModelTraining(L.LightningModule):
     def _kinematics_loss(self, blocks: Blocks) -> Tensor | None:
         """How far off the states are that are foretold from the clip's beginning."""
         assert self.network is not None
-        if self.network.kinematics is None:
+        if self.network.kinematics is None or self.optimization.kinematics_steps:
             return None
         parts = blocks.actions, blocks.action_mask, blocks.states
         actions, mask, states = (part.flatten(1, 2) for part in parts)
@@ -394,7 +421,9 @@ class WorldModelTraining(L.LightningModule):
                 robot[rows] = behind.to(robot.dtype)
         torch.clear_autocast_cache()  # weights that were cast without gradients must not be reused
         picked = blocks.pick(first + depth, count)
-        picked.anchor[:, 0], picked.robot[:, 0] = anchor, robot
+        read = picked.were_read().any(-1, keepdim=True)  # what follows there is not foretold
+        picked.anchor[:, 0] = anchor
+        picked.robot[:, 0] = torch.where(read, picked.robot[:, 0], robot)
         return picked
 
     def _draws(self, rows: int, batch_idx: int) -> RowDraws:

@@ -11,7 +11,7 @@ arXiv 2504.02792), so that one network answers every query of `queries.py`. Nois
 rollouts live elsewhere.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -22,7 +22,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from worldmodel.attention import Backend, block_causal_mask
-from worldmodel.kinematics import Kinematics, present_state, state_waves, wave_channels
+from worldmodel.kinematics import (
+    Kinematics,
+    KinematicsSizes,
+    present_state,
+    state_waves,
+    wave_channels,
+)
 from worldmodel.noise import GIVEN
 from worldmodel.rotary import Rotation, rotary_angles
 from worldmodel.transformer import LayerCache, Transformer
@@ -76,6 +82,7 @@ class UWM(ModelMixin, ConfigMixin):
         state_dim: dimensions S of the robot's state; 0: it is told none.
         first_frame: whether it sees the episode's first frame: anchors then have it in front.
         past_actions: how many actions before a block it is told.
+        kinematics_sizes: fields of `KinematicsSizes`; None: its defaults.
 
     Attributes:
         anchor_frames: frames of an anchor: 2, or 3 with the first frame.
@@ -103,6 +110,7 @@ class UWM(ModelMixin, ConfigMixin):
         state_dim: int = 0,
         first_frame: bool = False,
         past_actions: int = 0,
+        kinematics_sizes: dict[str, Any] | None = None,
     ):
         super().__init__()
         if width % heads:
@@ -145,7 +153,10 @@ class UWM(ModelMixin, ConfigMixin):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
         nn.init.normal_(self.embed_view.weight, std=0.02)
-        self.kinematics = Kinematics(state_dim, action_dim) if state_dim else None
+        sizes = KinematicsSizes(**(kinematics_sizes or {}))
+        self.kinematics = (
+            Kinematics(state_dim, action_dim, self.robot_actions, sizes) if state_dim else None
+        )
 
     def forward(
         self,

@@ -77,6 +77,9 @@ class QueryMix:
 _FORWARD, _PREFIX, _INVERSE, _POLICY, _GENERATION, _JOINT = range(6)
 
 
+FAR = 0.1
+"""From where a state was foretold, normalised: further than readings of free movements are off."""
+
 SHARES = ("self_rollout", "finished_history", "late_start", "single_frame", "state_dropout")
 
 
@@ -272,18 +275,18 @@ def foretold_states(
 ) -> Float[Tensor, "batch blocks frames_and_now state_dim"]:
     """The robot's states before and in each block, as they will be foretold when it is imagined.
 
-    Where the actions were read off the frames, those that are known take the place of the foretold
-    ones: such actions tell what the robot did, which its commands do not.
+    Where the actions were read off the frames, the states that are known take the place of foretold
+    ones: such actions tell what the robot did, which commands do not. But where one is far from what
+    was foretold, the robot was held up, and the network has to learn to see that.
     """
     parts = blocks.robot, blocks.actions, blocks.action_mask
     rows, count = blocks.action_mask.shape[:2]
     states = network.predict_states(*(part.flatten(0, 1) for part in parts))
     states = states.unflatten(0, (rows, count))
-    following = torch.where(
-        blocks.were_read()[..., None, None] & ~states[:, :, 1:].isnan(),
-        blocks.states,
-        states[:, :, 1:],
-    )
+    foretold = states[:, :, 1:]
+    is_near = ((foretold - blocks.states).abs() < FAR).all(dim=2, keepdim=True)  # not where NaN
+    taken = blocks.were_read()[..., None, None] & is_near
+    following = torch.where(taken, blocks.states, foretold)
     return torch.cat((states[:, :, :1], following), dim=2)
 
 

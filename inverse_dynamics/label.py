@@ -7,6 +7,7 @@ back in any order and carry their number with them; each is on disk when the nex
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -147,9 +148,12 @@ def _read_all(
             continue
         if isinstance(frames, Exception):
             raise frames
-        if len(labels.actions) > 1 and not labels.action_mask[:-1].all():
-            with_state = episode in stateless
+        with_state = episode in stateless
+        if len(labels.actions) > 1 and (with_state or not labels.action_mask[:-1].all()):
             labels = read_missing(labels, model, frames, cameras, threshold, with_state)
+        elif with_state:
+            assert isinstance(model, StateModel)
+            labels = replace(labels, state=np.zeros((1, model.state_dim), np.float32))
         was_read = (labels.action_source == READ).any()
         staged.add(episode, frames, labels, labeller if was_read else "")
     if isinstance(staged, LabelledCopy):  # keeps its files, and can do without the frames

@@ -81,7 +81,7 @@ def read_missing(
         frames: by camera.
         cameras: the model's, in its order.
         threshold: largest doubt (see `scores.doubt`) of a step that is labelled.
-        with_state: whether the model, a `StateModel`, tells the robot's state as well.
+        with_state: whether the model, a `StateModel`, tells the robot's state in all frames, too.
     """
     views = [resize_frames(frames[camera], model.frame_size) for camera in cameras]
     inputs = _encode(model, torch.from_numpy(np.stack(views, axis=1)))

@@ -54,7 +54,7 @@ def copy_with_actions(
         dataset: what is copied.
         out: the new dataset's folder.
         labels: by episode; one without labels, which cannot be read, has no actions, and a state
-            of zeros if there was none recorded and others get one.
+            of zeros if none was recorded and others get one.
         notes: by episode, what is added to its notes.
 
     Raises:

@@ -51,12 +51,13 @@ def fit_kinematics(
         seed: of the windows and the dropout.
     """
     windows = recorded_windows(clips, to_network, past_actions, frames)
+    kinematics.requires_grad_(True).train()
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(kinematics.parameters(), LEARNING_RATE)
+    total = max(steps, 2)  # which OneCycleLR needs, and more than a step of warm-up
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, total_steps=steps, pct_start=WARMUP
+        optimizer, LEARNING_RATE, total_steps=total, pct_start=max(WARMUP, 1.5 / total)
     )
-    kinematics.train()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for _ in trange(steps if len(windows[0]) else 0, desc="Kinematics", unit=" steps"):

@@ -276,8 +276,8 @@ def foretold_states(
     """The robot's states before and in each block, as they will be foretold when it is imagined.
 
     Where the actions were read off the frames, the states that are known take the place of foretold
-    ones: such actions tell what the robot did, which commands do not. But where one is far from what
-    was foretold, the robot was held up, and the network has to learn to see that.
+    ones: such actions tell what the robot did, which commands do not. But where one is far from
+    what was foretold, the robot was held up, and the network has to learn to see that.
     """
     parts = blocks.robot, blocks.actions, blocks.action_mask
     rows, count = blocks.action_mask.shape[:2]

@@ -156,23 +156,26 @@ class WorldModelTraining(L.LightningModule):
         if self.start_from is not None:
             earlier = load_weights(self.network, self.start_from, self.data)
             self.state_normalizer = earlier or self.state_normalizer
-        self._fit_kinematics()
-        decay = self.optimization.ema_decay
-        self.ema = EMAModel(self.network.parameters(), decay=decay, foreach=True)
+        if self.network.kinematics is not None and self.optimization.kinematics_steps:
+            self.network.kinematics.requires_grad_(False)  # before processes share the rest
+        self._begin_average()
         if self.optimization.compile:
             self.network.compile()
 
+    def _begin_average(self) -> None:
+        """Of the weights as they are now."""
+        assert self.network is not None
+        decay = self.optimization.ema_decay
+        self.ema = EMAModel(self.network.parameters(), decay=decay, foreach=True)
+
     def _fit_kinematics(self) -> None:
-        """If that is wanted; those of a run that goes on lie in its checkpoint."""
+        """If that is wanted; those of a run that goes on came with its checkpoint."""
         assert self.network is not None
         steps, kinematics = self.optimization.kinematics_steps, self.network.kinematics
-        if not steps or kinematics is None:
-            return
-        if self.trainer.ckpt_path is not None:
-            kinematics.requires_grad_(False)
+        if not steps or kinematics is None or self.trainer.ckpt_path is not None:
             return
         fit_kinematics(
-            kinematics,
+            kinematics.to("cpu"),
             self.data.train_clips,
             self._to_network,
             self.network.robot_actions,
@@ -180,6 +183,8 @@ class WorldModelTraining(L.LightningModule):
             steps,
             self.seed,
         )
+        kinematics.to(self.device)
+        self._begin_average()
 
     def _to_network(self, state: Tensor) -> Tensor:
         """States as the data have them, normalised, as the network has them."""
@@ -288,9 +293,13 @@ class WorldModelTraining(L.LightningModule):
             torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
-        """Muon or AdamW with warm-up, a plateau, and a linear fall to zero."""
+        """Muon or AdamW with warm-up, a plateau, and a linear fall to zero.
+
+        It leaves out what is frozen; and only by now is it known whether the run goes on.
+        """
         settings, total = self.optimization, self.trainer.estimated_stepping_batches
         assert self.network is not None
+        self._fit_kinematics()
         optimizer = optimizer_of(self.network, settings)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer,

@@ -22,10 +22,10 @@ from video.statistics import Normalizer
 from video.writer import DatasetWriter
 
 
-def save_reader(folder: Path, seed: int, fps: float = 10.0) -> Path:
+def save_reader(folder: Path, seed: int, fps: float = 10.0, state_dim: int = 0) -> Path:
     """A model of frames with random weights."""
     torch.manual_seed(seed)
-    network = ActionReader([1, 3, 16, 16], ["number", "number"], 0, 16, 1, 2, 8, patch=4)
+    network = ActionReader([1, 3, 16, 16], ["number", "number"], state_dim, 16, 1, 2, 8, patch=4)
     torch.nn.init.normal_(network.read_actions.weight)
     InverseDynamicsModel(
         network=network.eval(),
@@ -36,6 +36,9 @@ def save_reader(folder: Path, seed: int, fps: float = 10.0) -> Path:
         window=5,
         action_normalizer=Normalizer(np.array([-2.0, 0.0]), np.array([2.0, 10.0])),
         action_names=("x", "y"),
+        state_normalizer=Normalizer(np.full(state_dim, -3.0), np.full(state_dim, 3.0))
+        if state_dim
+        else None,
     ).save_pretrained(folder)
     return folder
 
@@ -95,6 +98,20 @@ def test_an_ensemble_reads_what_its_members_read_together(members, tmp_path):
     torch.testing.assert_close(loaded.read(inputs).mean, sum(one.mean for one in alone) / 3)
     for own, name in ((loaded.fps, "fps"), (loaded.kinds, "kinds"), (loaded.cameras, "cameras")):
         assert own == getattr(InverseDynamicsModel.from_pretrained(members[0]), name)
+
+
+def test_the_state_is_the_mean_of_what_all_members_tell(tmp_path):
+    told = [save_reader(tmp_path / f"told_{seed}", seed, state_dim=2) for seed in range(2)]
+    both = Ensemble([load_action_model(folder) for folder in told])
+    inputs = torch.randn(1, 4, 1, 3, 16, 16)
+    each = [InverseDynamicsModel.from_pretrained(folder).states(inputs) for folder in told]
+    assert both.state_dim == 2
+    torch.testing.assert_close(both.states(inputs), (each[0] + each[1]) / 2)
+    silent = save_reader(tmp_path / "silent", 3)
+    mixed = Ensemble([load_action_model(folder) for folder in (*told, silent)])
+    assert mixed.state_dim == 0
+    with pytest.raises(ValueError, match="same robot's state"):
+        mixed.states(inputs)
 
 
 def test_its_fingerprint_changes_with_any_member(members, tmp_path):

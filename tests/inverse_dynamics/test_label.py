@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_action_models import SURE, EarlierIsSlower, PixelReader
+from tiny_action_models import SURE, EarlierIsSlower, PixelReader, StateReader
 from tiny_autoencoders import tiny_autoencoder
 
 from inverse_dynamics import label as label_module
@@ -154,6 +154,42 @@ def test_a_share_of_the_labels_is_that_of_training(native, model, tmp_path):
     assert {e for e in range(6) if firsts[e] == 1} == kept | {5}  # the held-out one keeps its own
     for episode in set(range(5)) - kept:
         assert_read(out, episode)
+
+
+@pytest.mark.parametrize("source", ["videos", "native"])
+def test_a_state_that_is_not_there_is_read(request, source, tmp_path, monkeypatch):
+    """Of video that has none, and of episodes whose labels are concealed; recorded ones stay."""
+    model = StateReader.save(tmp_path / "teller")
+    folder = request.getfixturevalue(source)
+    concealed = {} if source == "videos" else {"labels": 0.4, "seed": 1}
+    out = open_dataset(label(model, folder, tmp_path / "out", **concealed, workers=0, crf=1))
+    kept = {5, *keep_labels(np.arange(5), 0.4, seed=1)} if concealed else set()
+    assert 0 < len(kept) < 6 or not concealed
+    for episode in range(6):
+        states = out.columns["state"][out.starts[episode] :][: LENGTHS[episode], 0]
+        if episode in kept:
+            assert states.tolist() == list(range(LENGTHS[episode]))
+            assert out.notes[episode].get("state_read_by") is None
+        else:
+            np.testing.assert_allclose(states, brightness(episode) / 2.55, atol=0.6)
+            assert out.notes[episode]["state_read_by"] == "teller:0123456789abcdef"
+    statistics = json.loads((tmp_path / "out/meta/stats.json").read_text())["observation.state"]
+    np.testing.assert_allclose(statistics["max"], out.columns["state"].max(0), rtol=1e-5)
+    again = label(model, tmp_path / "out", tmp_path / "again", relabel=True, workers=0)
+    assert open_dataset(again).columns["state"].tolist() == out.columns["state"].tolist()
+
+
+def test_a_state_is_read_of_recorded_actions_too(tmp_path):
+    writer = DatasetWriter(tmp_path / "data", 10.0, crf=1)
+    lone = Episode(frames={"top": frames_of(0)[:1]}, actions=np.ones((1, 2), np.float32))
+    for number, content in enumerate((replace(episode_of(1), state=None, success=None), lone)):
+        writer.add(number, content)
+    model = StateReader.save(tmp_path / "teller")
+    out = open_dataset(label(model, writer.finalize(), tmp_path / "out", workers=0))
+    assert set(out.columns["action_source"].tolist()) == {1}
+    first = out.columns["state"][out.starts[0] :][: LENGTHS[1], 0]
+    np.testing.assert_allclose(first, brightness(1) / 2.55, atol=0.6)
+    assert out.columns["state"][out.starts[1]] == 0  # a single frame cannot be read
 
 
 def test_unsure_steps_stay_unlabelled(model, tmp_path):

@@ -59,6 +59,24 @@ def test_actions_are_in_the_units_of_the_data():
     assert model.actions(latents).shape == (3, 3, 2)
 
 
+def test_the_robots_state_is_told_in_the_units_of_the_data(tmp_path):
+    torch.manual_seed(0)
+    model = build()
+    assert model.state_dim == 0
+    with pytest.raises(ValueError, match="without the robot's state"):
+        model.states(torch.zeros(1, 2, 1, 4, 8, 8))
+    model.network = ActionReader([1, 4, 8, 8], ["number", "number"], 1, 16, 1, 2, 4).eval()
+    model.state_normalizer = Normalizer(np.array([10.0]), np.array([30.0]))
+    latents = torch.randn(2, 8, 1, 4, 8, 8)  # longer than a window
+    frame = model.network.states(model.network.tokens(latents[:, 6:7]))
+    torch.testing.assert_close(model.states(latents)[:, 6:7], 20 + 10 * frame)
+    model.save_pretrained(tmp_path / "model")
+    loaded = InverseDynamicsModel.from_pretrained(tmp_path / "model")
+    assert loaded.state_dim == 1
+    assert loaded.states(latents).equal(model.states(latents))
+    assert loaded.fingerprint == model.fingerprint
+
+
 def test_any_length_from_two_frames_on_is_read():
     model = build()
     for frames in (2, 5, 6, 13):

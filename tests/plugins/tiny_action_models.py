@@ -64,6 +64,24 @@ class PixelReader:
         return Estimate(mean, spread)
 
 
+class StateReader(PixelReader):
+    """One that tells the robot's state as well: a hundred times the frame's brightness / 255."""
+
+    state_dim = 1
+
+    @staticmethod
+    def save(folder: Path, calibrated: bool = True) -> Path:
+        """As that of `PixelReader`."""
+        PixelReader.save(folder, calibrated)
+        name = f"{StateReader.__module__}.{StateReader.__name__}"
+        (folder / "reader.json").write_text(json.dumps({CLASS_KEY: name}))
+        return folder
+
+    def states(self, inputs: Tensor) -> Tensor:
+        """One number for each frame."""
+        return 100 * inputs[:, :, 0, :1, 0, 0]
+
+
 @dataclass(frozen=True)
 class EarlierIsSlower(DecodeEpisode):
     """Decodes the first episodes last."""

@@ -131,6 +131,9 @@ def test_a_whole_episode_is_a_clip_of_its_own_length():
     assert whole["actions"].tolist() == [[[0, 100], [1, 101], [2, 102]]]
     assert whole["action_mask"].all()
     assert not clips.whole(1)["action_mask"].any()
+    without = clips.whole(4, pictures=False)
+    assert set(whole) - set(without) == {"frames"}
+    assert without["actions"].equal(whole["actions"])
     strided = clips_of(part(Numbered()), stride=2).whole(0)
     assert first_pixels(strided) == [[0, 2, 4]]
     assert strided["actions"].tolist() == [[[0, 0, 1, 1], [2, 2, 3, 3]]]

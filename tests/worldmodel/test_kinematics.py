@@ -6,6 +6,7 @@ import torch
 from worldmodel.blocks import cut
 from worldmodel.kinematics import (
     Kinematics,
+    KinematicsSizes,
     at_rest,
     present_state,
     state_loss,
@@ -73,6 +74,39 @@ def test_behind_what_is_unknown_nothing_is_known():
     actions[1, 1] = torch.nan
     known = ~kinematics(robot, actions, mask).isnan()[..., 0]
     assert known.tolist() == [[True] * 3, [True, False, False], [False] * 3]
+
+
+def test_all_past_actions_count():
+    torch.manual_seed(0)
+    kinematics = Kinematics(1, 2, past_actions=3, sizes=KinematicsSizes(waves=True, depth=3))
+    robot = at_rest(torch.zeros(1, 1), 3, 2).nan_to_num(0.0).repeat(4, 1)
+    robot[torch.arange(3), 2 + 2 * torch.arange(3)] = 1.0  # each another of the three
+    actions = torch.zeros(4, 4, 2)
+    found = kinematics(robot, actions, torch.ones(4, 4, dtype=torch.bool))[..., 0]
+    assert len(found[:, 0].unique()) == 4
+    # the oldest one is forgotten after the first step, but for where the hand is by then
+    one = kinematics(robot[3:], torch.ones(1, 1, 2), torch.ones(1, 1, dtype=torch.bool))
+    behind = torch.tensor([[0.0, one.item(), 0, 0, 0, 0, 1, 1]])
+    both = torch.cat((torch.ones(1, 1, 2), actions[3:, :1]), dim=1)
+    whole = kinematics(robot[3:], both, torch.ones(1, 2, dtype=torch.bool))
+    torch.testing.assert_close(
+        kinematics(behind, actions[3:, :1], torch.ones(1, 1, dtype=torch.bool)), whole[:, 1:]
+    )
+
+
+def test_frozen_it_foretells_the_same_in_training():
+    torch.manual_seed(0)
+    kinematics = Kinematics(1, 2, sizes=KinematicsSizes(depth=2, dropout=0.5)).train()
+    given = at_rest(torch.rand(8, 1), 1, 2), torch.rand(8, 4, 2), torch.ones(8, 4, dtype=torch.bool)
+    assert not kinematics(*given).equal(kinematics(*given))
+    kinematics.requires_grad_(False)
+    assert kinematics.train()(*given).equal(kinematics(*given))
+
+
+@pytest.mark.parametrize("wrong", [{"width": 0}, {"depth": 0}, {"dropout": 1.0}])
+def test_sizes_that_cannot_be_are_refused(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"):
+        KinematicsSizes(**wrong)
 
 
 def test_half_precision_around_it_changes_nothing():
@@ -174,6 +208,28 @@ def test_states_are_learned_as_they_will_be_foretold(told, context, actions):
     torch.testing.assert_close(foretold[:, 1, 1:], expected)
     elsewhere = blocks._replace(states=blocks.states + 1)
     assert foretold_states(told, elsewhere).equal(foretold)
+
+
+def test_where_actions_were_read_the_states_are_those_that_were_read(told, context, actions):
+    """But where the robot is far from where it should be: then it was held up."""
+    mask = torch.ones(2, 9, dtype=torch.bool)
+    blocks = cut(context.expand(-1, 10, -1, -1, -1, -1), actions[:, :9], mask, 4)
+    states = torch.rand(2, 10, 2, generator=seeded())
+    blocks = cut(context.expand(-1, 10, -1, -1, -1, -1), actions[:, :9], mask, 4, states=states)
+    foretold = foretold_states(told, blocks)
+    near = foretold[:, :, 1:] + 0.05
+    near[0, 1, 2, 1] += 0.2  # the second number of one block
+    near[1, 1, :, 0] = torch.nan
+    weight = torch.full_like(blocks.action_weight, 0.7)
+    weight[0, 0] = 1.0  # recorded
+    weight[1, 0] = 0.0  # unknown, as far as it counts
+    told_states = foretold_states(told, blocks._replace(states=near, action_weight=weight))
+    assert told_states[:, :, 0].equal(foretold[:, :, 0])
+    assert told_states[:, 0].equal(foretold[:, 0])
+    assert told_states[0, 1, 1:, 0].equal(near[0, 1, :, 0])
+    assert told_states[0, 1, 1:, 1].equal(foretold[0, 1, 1:, 1])
+    assert told_states[1, 1, 1:, 0].equal(foretold[1, 1, 1:, 0])
+    assert told_states[1, 1, 1:, 1].equal(near[1, 1, :, 1])
 
 
 def test_one_action_at_a_time_is_the_whole_block(told, context, actions):

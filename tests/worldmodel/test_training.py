@@ -184,6 +184,26 @@ def test_the_robots_state_is_learned(config, tmp_path):
     assert sum(error[-5:]) < 0.7 * sum(error[:5])
 
 
+def test_kinematics_fitted_beforehand_stay_as_they_are(config, tmp_path):
+    """Also in a run that goes on: it does not fit them again, nor move them."""
+    options = ["-c", "configs/uwm/fitted_kinematics.yaml"]
+    options += ["--model.optimization.kinematics_steps", "20"]
+    run = fit(config, *options, "--trainer.max_steps", "4")
+    assert "Kinematics" in run.stderr
+
+    def kinematics():
+        network = WorldModel.from_pretrained(tmp_path / "run" / "model").network
+        assert network.past_actions == 4
+        return list(network.kinematics.state_dict().values())
+
+    fitted = kinematics()
+    assert len(fitted) == 8  # three hidden layers and the last
+    assert "kinematics_loss" not in (tmp_path / "run" / "metrics.csv").read_text()
+    run = fit(config, *options, "--ckpt_path", "last")
+    assert "Kinematics" not in run.stderr
+    assert all(one.equal(other) for one, other in zip(fitted, kinematics(), strict=True))
+
+
 def test_the_held_out_error_falls(config, tmp_path):
     steps = ["--trainer.max_steps", "80", "--trainer.val_check_interval", "10"]
     main(["fit", "-c", str(config), *steps, "--trainer.callbacks", "null"])

@@ -19,7 +19,8 @@ def benchmark(monkeypatch):
 @pytest.fixture
 def options(tmp_path):
     """What decides where its data lie."""
-    return argparse.Namespace(out=tmp_path, data=Path("recorded"), videos=Path("bare"))
+    places = {"out": tmp_path, "data": Path("recorded"), "videos": Path("bare")}
+    return argparse.Namespace(**places, robot_state=False)
 
 
 @pytest.mark.parametrize("text", ["0.1", "0:labels", "1.5:labels", "some:labels", "0.1:guesses"])
@@ -28,8 +29,10 @@ def test_what_is_no_row_is_refused_by_name(benchmark, text):
         benchmark.Row.parsed(text)
 
 
+@pytest.mark.parametrize("state", [False, True])
 @pytest.mark.parametrize("text", ["1:labels", "0.1:labels", "0.1:video", "1:pseudo", "0.1:pseudo"])
-def test_every_model_sees_as_many_clips_with_actions(benchmark, options, text):
+def test_every_model_sees_as_many_clips_with_actions(benchmark, options, text, state):
+    options.robot_state = state
     row = benchmark.Row.parsed(text)
     clips = benchmark.mixture(options, row)
     bare = [
@@ -42,10 +45,16 @@ def test_every_model_sees_as_many_clips_with_actions(benchmark, options, text):
     assert bool(bare) == (row.way == "video")
 
 
-def test_hidden_labels_are_seen_by_no_model(benchmark, options):
+@pytest.mark.parametrize("state", [False, True])
+def test_hidden_labels_are_seen_by_no_model(benchmark, options, state):
+    options.robot_state = state
     for way in benchmark.WAYS:
         clips = benchmark.mixture(options, benchmark.Row(0.1, way))
-        assert all(source.get("action_free") for source in clips if source["path"] == "recorded")
+        for source in clips:
+            if source["path"] == "recorded" and not source.get("action_free"):
+                assert source["labels"] == 0.1
+                assert source["drop_unlabelled"]
+                assert state  # otherwise shifted copies take their place
 
 
 def test_few_labelled_episodes_are_shifted_all_are_not(benchmark, options, monkeypatch):

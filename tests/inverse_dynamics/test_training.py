@@ -317,6 +317,7 @@ def test_two_embodiments_are_learned_in_one_run(two_bodies, tiny_dataset, tmp_pa
     assert wide.action_normalizer.high.max() > 4 > narrow.action_normalizer.high.max()
     assert (narrow.network.config["state_dim"], wide.network.config["state_dim"]) == (2, 1)
     for model, steps, state, actions in ((narrow, 57, 2, 2), (wide, 38, 1, 4)):
+        assert model.state_dim == state
         assert model.kernel is not None
         assert model.kernel.basis.shape == (steps, 7 * state)
         assert model.kernel.offset.shape == (2 * actions,)

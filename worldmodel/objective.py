@@ -77,7 +77,7 @@ class QueryMix:
 _FORWARD, _PREFIX, _INVERSE, _POLICY, _GENERATION, _JOINT = range(6)
 
 
-FAR = 0.1
+FAR = 0.2
 """From where a state was foretold, normalised: further than readings of free movements are off."""
 
 SHARES = ("self_rollout", "finished_history", "late_start", "single_frame", "state_dropout")

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import trange
 
 from video.clips import ClipDataset
+from video.errors import DatasetError
 from worldmodel.kinematics import Kinematics, at_rest, state_loss
 
 WINDOWS = 384
@@ -47,10 +48,19 @@ def fit_kinematics(
         to_network: the clips' normalised states to those of the network.
         past_actions: actions P of the robot vector.
         frames: frames k that are foretold.
-        steps: of the optimiser; none where nothing is known to learn from.
+        steps: of the optimiser.
         seed: of the windows and the dropout.
+
+    Raises:
+        DatasetError: nothing was recorded that they could be fitted to.
     """
     windows = recorded_windows(clips, to_network, past_actions, frames)
+    if not len(windows[0]):
+        raise DatasetError(
+            f"the training data have no {frames} recorded actions in a row between known states, "
+            "to which kinematics could be fitted. Add recorded episodes, or set "
+            "model.optimization.kinematics_steps to 0."
+        )
     kinematics.requires_grad_(True).train()
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(kinematics.parameters(), LEARNING_RATE)
@@ -60,7 +70,7 @@ def fit_kinematics(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for _ in trange(steps if len(windows[0]) else 0, desc="Kinematics", unit=" steps"):
+        for _ in trange(steps, desc="Kinematics", unit=" steps"):
             chosen = torch.randint(len(windows[0]), (WINDOWS,), generator=generator)
             robot, actions, states = (part[chosen] for part in windows)
             known = torch.ones(actions.shape[:2], dtype=torch.bool)

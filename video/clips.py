@@ -98,6 +98,7 @@ class ClipDataset(Dataset[Clips]):
 
     Attributes:
         first_frames: whether each clip comes with the first frame of its episode.
+        history: steps before a clip that it comes with, without their pictures.
         late_starts: share of the windows whose episode is taken to have begun later: at a frame up
             to the window's own start, which the window's number decides.
 
@@ -123,6 +124,7 @@ class ClipDataset(Dataset[Clips]):
                 f"{pad_start}"
             )
         self.first_frames = False
+        self.history = 0
         self.late_starts = 0.0
         self.parts = list(parts)
         self.clip_frames = clip_frames
@@ -154,7 +156,10 @@ class ClipDataset(Dataset[Clips]):
             between them where a model read it off the video (the mean over a stride's actions);
             `state` float32 `B T S`, normalised, and `state_mask` bool `B T`;
             `reward` float32 and `success` bool `B T-1`, with `reward_mask` and `success_mask`;
-            `task` int64 `B`, -1 where unknown; `embodiment`, `episode`, `start` int64 `B`.
+            `task` int64 `B`, -1 where unknown; `embodiment`, `episode`, `start` int64 `B`;
+            with a `history` of H steps `past_actions` `B H A` and `past_action_weight` `B H`, the
+            latest last, and `past_state` `B S` and `past_state_mask` `B` of the frame where they
+            begin, or the episode's first.
             Whatever a mask declares unknown is zero.
         """
         numbers = np.asarray(windows, np.int64)
@@ -165,6 +170,11 @@ class ClipDataset(Dataset[Clips]):
         if self.first_frames:
             kind, first = self._pictures(episode, self._beginnings(numbers, start)[:, None])
             clips[f"first_{kind}"] = first[:, 0]
+        if self.history:
+            begin = start - self.history * self.stride
+            past = self._cut(episode, begin, self.history + 1, pictures=False)
+            clips |= {f"past_{name}": past[name] for name in ("actions", "action_weight")}
+            clips |= {f"past_{name}": past[name][:, 0] for name in ("state", "state_mask")}
         return clips
 
     def labelled_episodes(self) -> Int64[np.ndarray, " labelled"]:

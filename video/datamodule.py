@@ -220,6 +220,12 @@ class ClipDataModule(L.LightningDataModule):
             if clips is not None:
                 clips.first_frames, clips.late_starts = shown, late
 
+    def show_history(self, steps: int) -> None:
+        """Let every clip come with that many steps before it (`ClipDataset`); behind `setup`."""
+        for clips in (self.train_clips, self.validation_clips):
+            if clips is not None:
+                clips.history = steps
+
     def _open(self) -> Mixture:
         """Datasets, frame size and autoencoder; once."""
         if self._mixture is not None:

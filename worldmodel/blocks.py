@@ -52,6 +52,7 @@ def cut(
     states: Float[Tensor, "batch clip state_dim"] | None = None,
     first: Float[Tensor, "batch views channels height width"] | None = None,
     past_actions: int = 1,
+    set_points: Float[Tensor, "batch clip set_point_dim"] | None = None,
 ) -> Blocks:
     """Cut clips of 2 + N * k frames into N blocks.
 
@@ -67,6 +68,7 @@ def cut(
         states: the robot's in every frame, NaN where unknown; None: there are none.
         first: the first frame of each clip's episode, for networks that see it.
         past_actions: actions P of the robot vector; those before the clip are unknown.
+        set_points: in every frame, for kinematics that keep one; None: there are none.
 
     Raises:
         ValueError: a clip that is not two frames and a whole number of blocks.
@@ -84,7 +86,10 @@ def cut(
     known = torch.where(action_mask[..., None], actions, torch.nan)
     known = torch.nn.functional.pad(known, (0, 0, past_actions, 0), value=torch.nan)
     past = known[:, ends[:, None] + torch.arange(1, 1 + past_actions, device=ends.device)]
-    robot = torch.cat((states[:, ends], states[:, ends + 1], past.flatten(2)), dim=-1)
+    if set_points is None:
+        set_points = states[..., :0]
+    told = states[:, ends], states[:, ends + 1], set_points[:, ends + 1].to(states.dtype)
+    robot = torch.cat((*told, past.flatten(2)), dim=-1)
     anchor = torch.stack((latents[:, ends], latents[:, ends + 1]), dim=2)
     if first is not None:
         every = first[:, None, None].expand(-1, blocks, -1, -1, -1, -1, -1)

@@ -34,6 +34,7 @@ from worldmodel.heads_objective import (
 )
 from worldmodel.heads_rollouts import HeadsRollouts, imagine_clips
 from worldmodel.schedule import learning_rate_factor
+from worldmodel.set_point import HISTORY, clip_set_points
 from worldmodel.success_classifier import GROUPS
 from worldmodel.success_learning import FrameMemory, Frames, SuccessLearning, learn_success
 from worldmodel.success_threshold import fit_threshold
@@ -167,6 +168,8 @@ class HeadsTraining(L.LightningModule):
             )
         _check_fit(self.world_model, self.data)
         self.data.show_first_frames(self.world_model.network.first_frame)
+        if self.world_model.network.set_point is not None:
+            self.data.show_history(HISTORY)
         mean, std = _reward_scale(self.data) if has["reward"] else (0.0, 1.0)
         network = self.world_model.network
         with torch.random.fork_rng(devices=[]):
@@ -328,6 +331,7 @@ class HeadsTraining(L.LightningModule):
             states=robot,
             first=first,
             past_actions=network.robot_actions,
+            set_points=_set_points(model, data, batch, actions, robot),
         )
         draws = RowDraws(generator, len(actions), device=self.device)
         imagined = imagine_clips(network, blocks, self.rollouts, draws)
@@ -433,3 +437,22 @@ def _reward_scale(data: ClipDataModule) -> tuple[float, float]:
             values.append(part.dataset.columns["reward"][known])
     rewards = np.concatenate(values).astype(np.float64) * data.stride
     return float(rewards.mean()), float(rewards.std()) or 1.0
+
+
+def _set_points(
+    model: WorldModel,
+    data: ClipDataModule,
+    batch: dict[str, Tensor],
+    actions: Tensor,
+    states: Tensor,
+) -> Tensor | None:
+    """Those of the clips, if the model's kinematics keep any."""
+    if model.network.set_point is None:
+        return None
+    past = renormalized(batch["past_actions"], data.action_normalizer, model.action_normalizer)
+    begin = renormalized(batch["past_state"], data.state_normalizer, model.state_normalizer)
+    known = batch["past_state_mask"][..., None]
+    if begin.shape[-1] != states.shape[-1]:  # data without any
+        begin, known = states[:, 0], known & False
+    begin = torch.where(known, begin, torch.nan)
+    return clip_set_points(model.network.set_point, batch, actions, states, past, begin)

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from worldmodel.kinematics import next_robot
 from worldmodel.queries import imagine_block, joint, remember
 from worldmodel.rollout_state import (
     Generators,
@@ -207,6 +206,6 @@ def _next_block(
         anchor=anchor,
         noise=block_noise(network, anchor, state.seed, block),
         action_mask=torch.zeros_like(state.action_mask),
-        robot=next_robot(state.robot, states, state.actions, state.action_mask),
+        robot=network.next_robot(state.robot, states, state.actions, state.action_mask),
         past=past,
     )

@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from worldmodel import counter_noise
-from worldmodel.kinematics import at_rest
 from worldmodel.queries import BlockNoise
 from worldmodel.transformer import LayerCache
 from worldmodel.uwm import ANCHOR_FRAMES, UWM, Cache
@@ -125,7 +124,7 @@ def start(
         actions=anchor.new_zeros(batch, size, network.action_dim),
         action_mask=torch.zeros(batch, size, dtype=torch.bool, device=context.device),
         chunk=chunk,
-        robot=at_rest(state.to(anchor), network.robot_actions, network.action_dim),
+        robot=network.robot_at_rest(state.to(anchor)),
         past=_empty_past(network, anchor) if network.history_blocks else None,
     )
 

@@ -23,7 +23,7 @@ from worldmodel.attention import Backend
 from worldmodel.blocks import Blocks, cut
 from worldmodel.contexts import Contexts, first_frames
 from worldmodel.draws import RowDraws, step_generator
-from worldmodel.kinematics import KinematicsSizes, next_robot, state_loss
+from worldmodel.kinematics import KinematicsSizes, state_loss
 from worldmodel.kinematics_fitting import fit_kinematics
 from worldmodel.objective import (
     Objective,
@@ -37,6 +37,7 @@ from worldmodel.pretrained import load_weights, other_sizes, sizes_of
 from worldmodel.queries import BlockNoise, draw_noise, forward_dynamics, imagine_block
 from worldmodel.rollout_state import next_anchor
 from worldmodel.schedule import learning_rate_factor
+from worldmodel.set_point import HISTORY, clip_set_points
 from worldmodel.uwm import ANCHOR_FRAMES, UWM
 from worldmodel.world_model import WorldModel, require_world_model
 
@@ -137,6 +138,14 @@ class WorldModelTraining(L.LightningModule):
             )
         self._check_data(self.data.latent_shape)
         self.data.show_first_frames(self.architecture.first_frame, self.objective.late_start)
+        kinematics = self.architecture.kinematics_sizes or KinematicsSizes()
+        if kinematics.set_point:
+            if not self.optimization.kinematics_steps:
+                raise DatasetError(
+                    "kinematics that keep a set-point are fitted beforehand: set "
+                    "model.optimization.kinematics_steps, as in configs/uwm/fitted_kinematics.yaml"
+                )
+            self.data.show_history(HISTORY)
         sizes = asdict(self.architecture)
         sizes["state_dim"] = self.data.state_dim if self.robot_state else 0
         if sizes["past_actions"] is None:
@@ -390,7 +399,18 @@ class WorldModelTraining(L.LightningModule):
             states,
             batch.get("first_latents"),
             self.network.robot_actions,
+            self._set_points(batch, states),
         )
+
+    def _set_points(self, batch: dict[str, Tensor], states: Tensor | None) -> Tensor | None:
+        """Those of the clips, if the kinematics keep any."""
+        assert self.network is not None
+        if self.network.set_point is None or states is None:
+            return None
+        begin, known = self._to_network(batch["past_state"]), batch["past_state_mask"]
+        begin = torch.where(known[..., None], begin, torch.nan)
+        parts = batch["actions"], states, batch["past_actions"], begin
+        return clip_set_points(self.network.set_point, batch, *parts)
 
     def _kinematics_loss(self, blocks: Blocks) -> Tensor | None:
         """How far off the states are that are foretold from the clip's beginning."""
@@ -426,7 +446,7 @@ class WorldModelTraining(L.LightningModule):
                     robot=robot[rows],
                 )
                 anchor[rows] = next_anchor(anchor[rows], imagined.latents).to(anchor.dtype)
-                behind = next_robot(robot[rows], imagined.states, actions, mask)
+                behind = self.network.next_robot(robot[rows], imagined.states, actions, mask)
                 robot[rows] = behind.to(robot.dtype)
         torch.clear_autocast_cache()  # weights that were cast without gradients must not be reused
         picked = blocks.pick(first + depth, count)

@@ -25,12 +25,15 @@ from worldmodel.attention import Backend, block_causal_mask
 from worldmodel.kinematics import (
     Kinematics,
     KinematicsSizes,
+    at_rest,
+    next_robot,
     present_state,
     state_waves,
     wave_channels,
 )
 from worldmodel.noise import GIVEN
 from worldmodel.rotary import Rotation, rotary_angles
+from worldmodel.set_point import SetPoint
 from worldmodel.transformer import LayerCache, Transformer
 
 ANCHOR_FRAMES = 2
@@ -276,6 +279,30 @@ class UWM(ModelMixin, ConfigMixin):
             return actions.new_full((batch, frames + 1, self.state_dim), torch.nan)
         following = self.kinematics(robot, actions, action_mask)
         return torch.cat((present_state(robot, self.state_dim)[:, None], following), dim=1)
+
+    @property
+    def set_point(self) -> SetPoint | None:
+        """That of its kinematics; None: they keep none, or there are none."""
+        return None if self.kinematics is None else self.kinematics.set_point
+
+    def robot_at_rest(
+        self, state: Float[Tensor, "batch state_dim"]
+    ) -> Float[Tensor, "batch robot"]:
+        """The robot vector at the beginning of an episode, of a normalised state."""
+        return at_rest(state, self.robot_actions, self.action_dim, self.set_point is not None)
+
+    def next_robot(
+        self,
+        robot: Float[Tensor, "batch robot"],
+        states: Float[Tensor, "batch frames_and_now state_dim"],
+        actions: Float[Tensor, "batch frames action_dim"],
+        action_mask: Bool[Tensor, "batch frames"],
+    ) -> Float[Tensor, "batch robot"]:
+        """The robot vector behind a block, as `kinematics.next_robot`."""
+        point: Tensor | None = None
+        if self.kinematics is not None:
+            point = self.kinematics.follow(robot, actions, action_mask)[:, -1]
+        return next_robot(robot, states, actions, action_mask, point)
 
     def _told_states(
         self, states: Tensor | None, action_time: Tensor

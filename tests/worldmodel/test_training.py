@@ -197,7 +197,7 @@ def test_kinematics_fitted_beforehand_stay_as_they_are(config, tmp_path):
         return list(network.kinematics.state_dict().values())
 
     fitted = kinematics()
-    assert len(fitted) == 8  # three hidden layers and the last
+    assert len(fitted) == 12  # three hidden layers and the last, the set-point and its bounds
     assert "kinematics_loss" not in (tmp_path / "run" / "metrics.csv").read_text()
     run = fit(config, *options, "--ckpt_path", "last")
     assert "Kinematics" not in run.stderr

@@ -1,5 +1,7 @@
 """An untrained world model small enough for tests, whose imagination follows the actions."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from tiny_autoencoders import tiny_autoencoder
@@ -28,6 +30,7 @@ def tiny_world_model(
     heads: bool = True,
     told: bool = True,
     past_actions: int = 0,
+    kinematics_sizes: dict[str, Any] | None = None,
 ) -> WorldModel:
     """32x32 frames, 4x8x8 latents, two action dimensions, a robot state of three.
 
@@ -47,6 +50,7 @@ def tiny_world_model(
         history_blocks=history_blocks,
         state_dim=3 if told else 0,
         past_actions=past_actions,
+        kinematics_sizes=kinematics_sizes,
     )
     _make_actions_matter(network)
     judges = FrameHeads(

@@ -236,6 +236,26 @@ def test_every_clip_can_come_with_the_first_frame_of_its_episode():
         assert found[name][0, 0, 0, 0, 0, 0] == 2
 
 
+@pytest.mark.parametrize(("stride", "steps"), [(1, 3), (2, 1)])
+def test_every_clip_can_come_with_the_steps_before_it(stride, steps):
+    clips = clips_of(part(Numbered()), pad_start=1, stride=stride, action_normalizer=units(2))
+    without = clips[range(len(clips))]
+    clips.history = steps
+    batch = clips[range(len(clips))]
+    assert all(batch[name].equal(value) for name, value in without.items())
+    assert batch["past_actions"].shape == (len(clips), steps, 2 * stride)
+    for row, (episode, start) in enumerate(zip(batch["episode"], batch["start"], strict=True)):
+        begin = int(start) - stride * steps
+        for step in range(steps):
+            taken = range(begin + stride * step, begin + stride * (step + 1))
+            known = min(taken) >= 0
+            assert batch["past_action_weight"][row, step] == known
+            expected = [x for t in taken for x in (t, 100 * int(episode) + t)] if known else 0
+            assert (batch["past_actions"][row, step] == torch.tensor(expected)).all()
+        assert batch["past_state"][row].tolist() == [100 * int(episode) + max(begin, 0)]
+    assert batch["past_state_mask"].all()
+
+
 def test_some_windows_begin_amid_their_episode_always_at_the_same_frame():
     clips = clips_of(part(Numbered()))
     clips.first_frames, clips.late_starts = True, 1.0

@@ -237,6 +237,31 @@ def interrupted(*arguments: object) -> None:
     raise KeyboardInterrupt
 
 
+def test_clips_are_replayed_with_the_set_point_that_they_begin_with(
+    config, model_folder, monkeypatch
+):
+    model = WorldModel.from_pretrained(model_folder)
+    sizes = {"kinematics_sizes": {"set_point": True}, "state_dim": 2}
+    model.network = UWM.from_config(dict(model.network.config) | sizes).eval()
+    point = model.network.set_point
+    torch.nn.init.normal_(point.step.weight, std=0.3, generator=torch.Generator().manual_seed(0))
+    model.save_pretrained(model_folder)
+    seen = []
+
+    def replay(network, blocks, *rest):
+        seen.append(blocks.robot)
+        return imagine_clips(network, blocks, *rest)
+
+    monkeypatch.setattr("worldmodel.heads_training.imagine_clips", replay)
+    main(["fit", "-c", str(config), *QUIET])
+    robot = torch.cat(seen)
+    now, points = robot[..., 2:4], robot[..., 4:6]
+    assert not points.isnan().any()
+    asked = (points - now).abs().amax((1, 2))
+    assert (asked > 0.05).float().mean() > 0.9
+    assert (points[:, 0] != now[:, 0]).any(-1).float().mean() > 0.5  # of what was before the clip
+
+
 def test_data_without_labels_are_explained(config, tiny_videos, tiny_dataset, capsys):
     toy = yaml.safe_load(config.read_text())
     toy["data"]["init_args"]["datasets"][0]["action_free"] = True

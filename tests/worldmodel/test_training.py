@@ -204,6 +204,13 @@ def test_kinematics_fitted_beforehand_stay_as_they_are(config, tmp_path):
     assert all(one.equal(other) for one, other in zip(fitted, kinematics(), strict=True))
 
 
+def test_a_set_point_that_nothing_would_fit_is_refused(config, capsys):
+    options = ["-c", "configs/uwm/fitted_kinematics.yaml"]
+    with pytest.raises(SystemExit):
+        main(["fit", "-c", str(config), *options, "--model.optimization.kinematics_steps", "0"])
+    assert "set model.optimization.kinematics_steps" in capsys.readouterr().err
+
+
 def test_the_held_out_error_falls(config, tmp_path):
     steps = ["--trainer.max_steps", "80", "--trainer.val_check_interval", "10"]
     main(["fit", "-c", str(config), *steps, "--trainer.callbacks", "null"])

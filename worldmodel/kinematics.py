@@ -10,7 +10,6 @@ between the two states; M = 2 S + P A, or 3 S + P A. One state alone would not s
 is, nor which command it still lags behind. What is unknown is NaN; all of it is normalised.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from worldmodel.precision import without_autocast
 from worldmodel.set_point import SetPoint
 
 STEP = 0.1
@@ -142,15 +142,7 @@ class Kinematics(nn.Module):
         if self.set_point is None:
             return actions.new_zeros(*actions.shape[:2], 0)
         point = robot[:, 2 * self.state_dim : 3 * self.state_dim].float()
-        with without_autocast(actions.device):
-            return self.set_point(point, actions, action_mask)
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Whatever is computed inside keeps the precision that it is given."""
-    if torch.amp.is_autocast_available(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()
+        return self.set_point(point, actions, action_mask)
 
 
 def at_rest(

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from worldmodel.precision import without_autocast
+
 HISTORY = 64
 """Actions before a clip that its set-point is followed through; there, the robot is at its own."""
 
@@ -47,12 +49,14 @@ class SetPoint(nn.Module):
             taken: which of them there were at all, as there are none before an episode; None: all.
         """
         points = []
-        steps = self.step(torch.where(action_mask[..., None], actions, 0.0).float())
+        with without_autocast(actions.device):  # small steps add up
+            steps = self.step(torch.where(action_mask[..., None], actions, 0.0).float())
         steps = torch.where(action_mask[..., None], steps, torch.nan)
         for index, step in enumerate(steps.unbind(1)):
             following = torch.minimum(torch.maximum(point + step, self.low), self.high)
-            there = None if taken is None else taken[:, index, None]
-            point = following if there is None else torch.where(there, following, point)
+            if taken is not None:
+                following = torch.where(taken[:, index, None], following, point)
+            point = following
             points.append(point)
         return torch.stack(points, dim=1)
 

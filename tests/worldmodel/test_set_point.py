@@ -165,5 +165,7 @@ def test_half_precision_around_it_changes_nothing():
     given = at_rest(torch.rand(3, 1), 1, 1, True), torch.rand(3, 4, 1)
     known = torch.ones(3, 4, dtype=torch.bool)
     expected = kinematics(*given, known)
+    points = kinematics.set_point(given[0][:, :1], given[1], known)
     with torch.autocast("cpu", torch.bfloat16):
         assert kinematics(*given, known).equal(expected)
+        assert kinematics.set_point(given[0][:, :1], given[1], known).equal(points)

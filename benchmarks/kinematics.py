@@ -56,6 +56,11 @@ def main() -> None:
     parser.add_argument("--validation-split", default="validation", help="its split")
     parser.add_argument("--out", type=Path, help="JSON of the result")
     options = parser.parse_args()
+    if wrong := [share for share in options.shares if not 0 < share <= 1]:
+        parser.error(f"--shares {wrong[0]}: from above 0 to 1")
+    for path in (options.data, options.validation):
+        if not path.is_dir():
+            parser.error(f"{path} is not a folder")
     settings = yaml.safe_load(CONFIG.read_text())["model"]["init_args"]
     architecture = settings["architecture"]
     sizes = KinematicsSizes(**architecture["kinematics_sizes"])

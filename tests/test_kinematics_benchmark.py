@@ -40,3 +40,17 @@ def test_it_measures_both_kinds(benchmark, tiny_dataset, tmp_path, monkeypatch, 
         assert 0 < row["mean_absolute_error"] <= row["root_mean_square"]
         assert row["far"]["0.08"] >= row["far"]["0.15"]
         assert f"{row['mean_absolute_error']:.4f}" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--shares", "2"], "--shares 2.0: from above 0 to 1"),
+        (["--data", "nothere"], "nothere is not a folder"),
+    ],
+)
+def test_what_it_cannot_measure_is_refused(benchmark, options, says, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["kinematics.py", *options])
+    with pytest.raises(SystemExit):
+        benchmark.main()
+    assert says in capsys.readouterr().err

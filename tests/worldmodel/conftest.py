@@ -51,3 +51,9 @@ def blocks() -> Blocks:
         robot=torch.zeros(6, 2, 0),
         states=torch.zeros(6, 2, 4, 0),
     )
+
+
+@pytest.fixture
+def actions() -> torch.Tensor:
+    """Twelve actions of two numbers for each of two rows."""
+    return torch.rand(2, 12, 2, generator=torch.Generator().manual_seed(1)) * 2 - 1

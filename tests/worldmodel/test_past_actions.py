@@ -30,11 +30,6 @@ def context():
     return torch.randn(2, 1, 1, 3, 4, 4, generator=seeded())
 
 
-@pytest.fixture
-def actions():
-    return torch.rand(2, 12, 2, generator=seeded(1)) * 2 - 1
-
-
 def test_the_robot_vector_behind_a_block_by_number():
     robot = torch.tensor([[10.0, 11.0, 1.0, 2.0, 3.0]])  # two states of a number, three actions
     states, actions = torch.tensor([[[11.0], [12.0], [13.0]]]), torch.tensor([[[4.0], [5.0]]])

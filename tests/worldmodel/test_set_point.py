@@ -109,11 +109,6 @@ def context():
     return torch.randn(2, 1, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.fixture
-def actions():
-    return torch.rand(2, 12, 2, generator=torch.Generator().manual_seed(1)) * 2 - 1
-
-
 STATE = torch.tensor([[0.1, -0.2, 0.3], [0.5, 0.4, 0.0]])
 
 

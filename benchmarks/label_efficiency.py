@@ -55,6 +55,8 @@ REDRAW = 16
 """What readers learn from bare video: their tokens redraw the frames, so many pixels small."""
 MOVEMENT = 3.0
 """How much it counts, against the frames, that they tell how the frames move."""
+STATE_STEPS = 900
+"""Of the network by which each of them tells the robot's state, where that is read."""
 SHIFT = 3
 """Pixels by which the clips of readers of few labels are shifted at most."""
 COPIES, REACH = 16, 4
@@ -189,6 +191,8 @@ def train_member(options: argparse.Namespace, share: float, number: int) -> None
         return
     data, steps = str(options.data), options.idm_steps
     changes: dict[str, Any] = {"seed": options.seed + number}
+    if options.robot_state:
+        changes["state_steps"] = STATE_STEPS
     sources = [{"path": data, "labels": share, "drop_unlabelled": True}]
     if share < 1:
         sources.append({"path": data, "action_free": True})

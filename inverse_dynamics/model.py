@@ -4,6 +4,7 @@
     calibration.json        how far its spread can be trusted, once `calibrate` has measured it
     network/                the network (diffusers layout: config.json and safetensors)
     movement_kernel.safetensors  the regression beside it, if there is one
+    state_reader/           the network that tells the robot's state alone, if there is one
     autoencoder/            the frozen autoencoder that makes the latents it looks at, if it does
 
 No pickle anywhere. `InverseDynamicsModel.from_pretrained(folder)` is all a user calls.
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from inverse_dynamics.estimate import mixture
 from inverse_dynamics.movement_kernel import KERNEL_FILE, MovementKernel
 from inverse_dynamics.network import ActionReader
+from inverse_dynamics.state_reader import StateReader
 from inverse_dynamics.windows import read_video
 from video.action_model import CLASS_KEY, Estimate, fingerprint_of
 from video.autoencoder import FrameAutoencoder
@@ -30,6 +32,7 @@ from video.safe_files import reading_model, whole_folder, write_json
 from video.statistics import Normalizer
 
 DESCRIPTION = "inverse_dynamics.json"
+STATE_READER = "state_reader"
 
 FORMAT = 1
 """Version of the folder's layout."""
@@ -56,6 +59,7 @@ class InverseDynamicsModel:
         kernel: reads the actions off the states that the network tells; None: the network reads
             alone.
         state_normalizer: of the robot's state, where the data had it.
+        state_reader: tells that state; None: the network does, beside the actions.
     """
 
     network: ActionReader
@@ -69,6 +73,7 @@ class InverseDynamicsModel:
     calibration: Calibration | None = None
     kernel: MovementKernel | None = None
     state_normalizer: Normalizer | None = None
+    state_reader: StateReader | None = None
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, device: str = "cpu") -> "InverseDynamicsModel":
@@ -103,6 +108,8 @@ class InverseDynamicsModel:
                 self.calibration.save(unfinished)
             if self.kernel is not None:
                 self.kernel.save(unfinished)
+            if self.state_reader is not None:
+                self.state_reader.save_pretrained(unfinished / STATE_READER)
 
     @property
     def fingerprint(self) -> str:
@@ -151,7 +158,8 @@ class InverseDynamicsModel:
         by_network = read_video(self.network.read_tokens, tokens, self.window, self.kinds)
         if self.kernel is None:
             return by_network
-        states = self.network.states(tokens)
+        alone = self.state_reader is not None
+        states = self.tell_states(inputs) if alone else self.network.states(tokens)
         by_kernel = Estimate(self.kernel.read(states, self.kinds), by_network.spread)
         return mixture((by_network, by_kernel), self.kinds)
 
@@ -166,7 +174,16 @@ class InverseDynamicsModel:
         """
         if self.state_normalizer is None:
             raise ValueError("this model was trained without the robot's state, so it tells none")
-        return self.state_normalizer.denormalize(self.network.states(self._tokens(inputs)))
+        return self.state_normalizer.denormalize(self.tell_states(inputs))
+
+    @torch.inference_mode()
+    def tell_states(
+        self, inputs: Float[Tensor, "batch frames views channels h w"]
+    ) -> Float[Tensor, "batch frames state_dim"]:
+        """The same as it is normalised, which the kernel goes by."""
+        if self.state_reader is None:
+            return self.network.states(self._tokens(inputs))
+        return torch.cat([self.state_reader(piece) for piece in self._pieces(inputs)], dim=1)
 
     def actions(
         self, inputs: Float[Tensor, "batch frames views channels h w"]
@@ -186,7 +203,11 @@ class InverseDynamicsModel:
     def _tokens(
         self, inputs: Float[Tensor, "batch frames views channels h w"]
     ) -> Float[Tensor, "batch frames width"]:
-        """A token of each frame; long videos in pieces."""
+        """A token of each frame."""
+        return torch.cat([self.network.tokens(piece) for piece in self._pieces(inputs)], dim=1)
+
+    def _pieces(self, inputs: Float[Tensor, "batch frames views channels h w"]) -> list[Tensor]:
+        """Long videos in pieces, where the weights are."""
         shape = tuple(inputs.shape[2:])
         if shape != self.network.frame_shape or inputs.shape[1] < 2:
             raise ValueError(
@@ -195,8 +216,7 @@ class InverseDynamicsModel:
                 "encode() makes them."
             )
         weights = next(self.network.parameters())
-        pieces = inputs.to(weights).split(self.window, dim=1)
-        return torch.cat([self.network.tokens(piece) for piece in pieces], dim=1)
+        return list(inputs.to(weights).split(self.window, dim=1))
 
     @classmethod
     def _read(cls, folder: Path, saved: dict, device: str) -> "InverseDynamicsModel":
@@ -220,19 +240,15 @@ class InverseDynamicsModel:
                     f"{folder / 'autoencoder'} has the fingerprint {autoencoder.fingerprint}, the "
                     f"network was trained on latents of {saved['autoencoder']}. Put that one back."
                 )
-        loaded: Any = ActionReader.from_pretrained(
-            folder / "network", low_cpu_mem_usage=False, output_loading_info=True
-        )
-        network, loading = loaded
-        assert isinstance(network, ActionReader)
-        strange = [*loading["missing_keys"], *loading["unexpected_keys"]]
-        if strange:
-            raise DatasetError(
-                f"{folder / 'network'} holds another network's weights: {len(strange)} do not fit, "
-                f"the first is {strange[0]!r}. Use the version of this package that wrote it, or "
-                "train again."
-            )
-        nn.Module.to(network, device).eval().requires_grad_(False)
+        network = _load(ActionReader, folder / "network", device)
+        state_reader = None
+        if "state_reader" in saved:
+            state_reader = _load(StateReader, folder / STATE_READER, device)
+            if (found := fingerprint_of(state_reader, {})) != saved["state_reader"]:
+                raise DatasetError(
+                    f"{folder / STATE_READER} has the fingerprint {found}, the model was saved "
+                    f"with {saved['state_reader']}. Put that one back."
+                )
         return cls(
             network=network,
             autoencoder=autoencoder,
@@ -245,6 +261,7 @@ class InverseDynamicsModel:
             calibration=Calibration.load(folder),
             kernel=cls._read_kernel(folder, saved.get("kernel")),
             state_normalizer=Normalizer.from_json(saved["state"]) if "state" in saved else None,
+            state_reader=state_reader,
         )
 
     @staticmethod
@@ -276,7 +293,27 @@ class InverseDynamicsModel:
             described["kernel"] = self.kernel.fingerprint
         if self.state_normalizer is not None:  # likewise
             described["state"] = self.state_normalizer.to_json()
+        if self.state_reader is not None:  # likewise
+            described["state_reader"] = fingerprint_of(self.state_reader, {})
         return described
+
+
+def _load(kind: Any, folder: Path, device: str) -> Any:
+    """A frozen network of a class of diffusers' layout.
+
+    Raises:
+        DatasetError: its weights are another network's.
+    """
+    network, loading = kind.from_pretrained(
+        folder, low_cpu_mem_usage=False, output_loading_info=True
+    )
+    strange = [*loading["missing_keys"], *loading["unexpected_keys"]]
+    if strange:
+        raise DatasetError(
+            f"{folder} holds another network's weights: {len(strange)} do not fit, the first is "
+            f"{strange[0]!r}. Use the version of this package that wrote it, or train again."
+        )
+    return nn.Module.to(network, device).eval().requires_grad_(False)
 
 
 def scale_frames(frames: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -10,8 +10,7 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from inverse_dynamics.estimate import estimate
@@ -27,8 +26,11 @@ from inverse_dynamics.losses import (
 )
 from inverse_dynamics.model import InverseDynamicsModel, pictures_of
 from inverse_dynamics.network import ActionReader
+from inverse_dynamics.shifts import shifted
+from inverse_dynamics.state_fitting import fit_state_reader
+from inverse_dynamics.state_reader import StateReader
 from video.datamodule import ClipDataModule
-from video.embodiments import joined, part_of
+from video.embodiments import Embodiment, joined, part_of
 from video.errors import DatasetError
 from video.muon import Muon
 from video.statistics import Normalizer
@@ -117,6 +119,8 @@ class InverseDynamicsTraining(L.LightningModule):
         action_names: one for each dimension, by embodiment if there are several; None counts them.
         kernel_steps: steps of the basis of a `MovementKernel`, at most, which reads beside the
             network if the data have the robot's state; 0: the network reads alone.
+        state_steps: steps of a `StateReader` of the same sizes, which tells the state better than
+            the network does; 0: there is none.
         seed: of weights, noise and dropout.
 
     Raises:
@@ -130,11 +134,13 @@ class InverseDynamicsTraining(L.LightningModule):
         kinds: Settings = None,
         action_names: Settings = None,
         kernel_steps: int = 0,
+        state_steps: int = 0,
         seed: int = 0,
     ):
         super().__init__()
-        if kernel_steps < 0:
-            raise ValueError(f"kernel_steps={kernel_steps} must not be negative")
+        for name, count in (("kernel_steps", kernel_steps), ("state_steps", state_steps)):
+            if count < 0:
+                raise ValueError(f"{name}={count} must not be negative")
         if optimization.movement_weight and not sizes.redraw:
             raise ValueError(
                 f"movement_weight={optimization.movement_weight} is for frames that are redrawn: "
@@ -145,6 +151,7 @@ class InverseDynamicsTraining(L.LightningModule):
         self.wanted_kinds = kinds
         self.wanted_names = action_names
         self.kernel_steps = kernel_steps
+        self.state_steps = state_steps
         self.seed = seed
         self.network: ActionReader | None = None
 
@@ -263,9 +270,11 @@ class InverseDynamicsTraining(L.LightningModule):
             for name in self.heads:
                 folder = f"model-{name}" if name else "model"
                 model = self.model(name)
+                if self.state_steps and model.network.config["state_dim"]:
+                    model.state_reader = self._fit_state_reader(self.heads[name].embodiment)
                 if self.kernel_steps and model.network.config["state_dim"]:
                     model.kernel = fit_kernel(
-                        model.network, self.data, self.heads[name], self.kernel_steps
+                        model.tell_states, self.data, self.heads[name], self.kernel_steps
                     )
                 model.save_pretrained(Path(self.trainer.default_root_dir) / folder)
 
@@ -290,6 +299,26 @@ class InverseDynamicsTraining(L.LightningModule):
             state_normalizer=state if state is not None and state.dim else None,
         )
 
+    def _fit_state_reader(self, embodiment: Embodiment) -> StateReader:
+        """A network that tells the state of this embodiment alone."""
+        assert self.network is not None
+        sizes = self.sizes
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            reader = StateReader(
+                list(self.network.frame_shape),
+                embodiment.state.stop - embodiment.state.start,
+                sizes.width,
+                sizes.channels,
+                sizes.dropout,
+                sizes.patch,
+            )
+        nn.Module.to(reader, self.device)
+        precision = self.trainer.precision_plugin.forward_context
+        fit_state_reader(reader, self.data, embodiment, self.state_steps, self.seed, precision)
+        nn.Module.to(reader, "cpu")
+        return reader
+
     def _known(self, batch: dict[str, Tensor], column: str) -> Bool[Tensor, "batch steps size"]:
         """Which of the 'actions' or the 'state' are known, and of each clip's own embodiment."""
         mask = batch["action_mask" if column == "actions" else "state_mask"]
@@ -304,26 +333,3 @@ class InverseDynamicsTraining(L.LightningModule):
         assert own is not None
         assert self.normalizer is not None
         return self.normalizer.normalize(own.denormalize(batch["actions"]))
-
-
-def shifted(
-    frames: Float[Tensor, "batch frames views channels h w"], most: int
-) -> Float[Tensor, "batch frames views channels h w"]:
-    """Every clip moved within the picture, all its frames alike; what is missing is repeated.
-
-    Args:
-        frames: of the clips.
-        most: places, up, down, left or right; each clip's own are drawn from PyTorch's generator.
-
-    Source: Kostrikov et al. (DrQ), arXiv 2004.13649, for single pictures.
-    """
-    if most == 0:
-        return frames
-    height, width = frames.shape[-2:]
-    padded = F.pad(frames.flatten(1, 3), (most,) * 4, mode="replicate")
-    offsets = torch.randint(2 * most + 1, (len(frames), 2)).tolist()
-    moved = [
-        clip[:, down : down + height, right : right + width]
-        for clip, (down, right) in zip(padded, offsets, strict=True)
-    ]
-    return torch.stack(moved).view_as(frames)

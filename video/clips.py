@@ -177,6 +177,11 @@ class ClipDataset(Dataset[Clips]):
             clips |= {f"past_{name}": past[name][:, 0] for name in ("state", "state_mask")}
         return clips
 
+    def parts_with(self, column: str) -> list[bool]:
+        """Which of the parts know something of a column, such as "state"."""
+        known = np.split(self._known[column], self._row_offsets[1:])
+        return [bool(rows.any()) for rows in known]
+
     def labelled_episodes(self) -> Int64[np.ndarray, " labelled"]:
         """Numbers, for `whole`, of the episodes with a known action between two frames."""
         known = self._known["actions"]

@@ -186,6 +186,17 @@ class ClipDataModule(L.LightningDataModule):
         )
         return self._loader(self.train_clips, batches)
 
+    def state_dataloader(self, steps: int, batch_size: int) -> DataLoader:
+        """So many batches of those datasets that know the robot's state, by their weights.
+
+        For networks that learn the state alone, beside a training run: all on one process.
+        """
+        clips = self.train_clips
+        known = zip(self._train_weights, clips.parts_with("state"), strict=True)
+        weights = [weight * knows for weight, knows in known]
+        batches = ClipBatches(clips.windows_per_part, weights, batch_size, steps, self.seed)
+        return self._loader(clips, batches)
+
     def val_dataloader(self) -> DataLoader | list:
         """The same clips of the validation splits every time."""
         if self.validation_clips is None:

@@ -16,7 +16,8 @@ from tiny_datasets import FPS, moving_square
 from inverse_dynamics.evaluate import evaluate
 from inverse_dynamics.held_out import read_split
 from inverse_dynamics.model import InverseDynamicsModel
-from inverse_dynamics.training import InverseDynamicsTraining, ReaderOptimization, shifted
+from inverse_dynamics.shifts import shifted
+from inverse_dynamics.training import InverseDynamicsTraining, ReaderOptimization
 from video.cli import main
 from video.errors import DatasetError
 from video.front_door import run_commands
@@ -133,6 +134,22 @@ def test_a_kernel_is_fitted_to_known_actions_where_there_are_states(config, tmp_
     assert kernels[1] is None
 
 
+def test_a_run_ends_with_a_reader_of_the_state_if_one_is_wanted(config, tmp_path):
+    toy = yaml.safe_load(config.read_text())
+    toy["data"]["init_args"]["autoencoder"] = None
+    del toy["data"]["init_args"]["encode_first"]
+    toy["model"]["init_args"] |= {"state_steps": 2}
+    toy["model"]["init_args"]["sizes"] |= {"patch": 4}
+    config.write_text(yaml.safe_dump(toy))
+    main(["fit", "-c", str(config), *QUIET])
+    reader = InverseDynamicsModel.from_pretrained(tmp_path / "run" / "model").state_reader
+    assert reader is not None
+    wanted = {"state_dim": 2, "patch": 4, "width": 16}
+    assert {name: reader.config[name] for name in wanted} == wanted
+    main(["fit", "-c", str(config), *QUIET, "--model.init_args.state_steps", "0"])
+    assert InverseDynamicsModel.from_pretrained(tmp_path / "run" / "model").state_reader is None
+
+
 def test_a_trial_run_leaves_nothing_behind(config, tmp_path):
     main(["fit", "-c", str(config), "--trainer.fast_dev_run", "true"])
     assert not (tmp_path / "run").exists()
@@ -243,6 +260,8 @@ def test_settings_that_cannot_be_are_named():
         ReaderOptimization(state_movement_weight=-1)
     with pytest.raises(ValueError, match="kernel_steps=-1"):
         InverseDynamicsTraining(kernel_steps=-1)
+    with pytest.raises(ValueError, match="state_steps=-1"):
+        InverseDynamicsTraining(state_steps=-1)
     with pytest.raises(ValueError, match=r"set sizes\.redraw to their size"):
         InverseDynamicsTraining(optimization=ReaderOptimization(movement_weight=3))
 
@@ -293,6 +312,7 @@ def two_bodies(config, tiny_dataset, tmp_path) -> Path:
     toy["model"]["init_args"] |= {
         "action_names": {"narrow": ["x", "y"], "wide": ["a", "b", "c", "d"]},
         "kinds": {"narrow": ["number", "number"], "wide": ["number"] * 3 + ["binary"]},
+        "state_steps": 1,
     }
     report = toy["trainer"]["callbacks"][0]
     there = {"validation": str(wide), "data": str(wide), "translation": ["a"], "embodiment": "wide"}
@@ -318,6 +338,8 @@ def test_two_embodiments_are_learned_in_one_run(two_bodies, tiny_dataset, tmp_pa
     assert (narrow.network.config["state_dim"], wide.network.config["state_dim"]) == (2, 1)
     for model, steps, state, actions in ((narrow, 57, 2, 2), (wide, 38, 1, 4)):
         assert model.state_dim == state
+        assert model.state_reader is not None
+        assert model.state_reader.config["state_dim"] == state
         assert model.kernel is not None
         assert model.kernel.basis.shape == (steps, 7 * state)
         assert model.kernel.offset.shape == (2 * actions,)

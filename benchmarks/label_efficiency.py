@@ -33,9 +33,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
 from public_commands import fit, keep_apart, python, side_by_side
 
 from video.safe_files import write_json
+from worldmodel.bootstrap import interval, resampled
 
 LABELS, VIDEO, PSEUDO = WAYS = ("labels", "video", "pseudo")
 SHARES = (0.01, 0.1, 1.0)
@@ -124,6 +127,9 @@ def main() -> None:
     parser.add_argument(
         "--robot-state", action="store_true", help="world models go by it; it is hidden and read"
     )
+    parser.add_argument(
+        "--test", type=Path, help="dataset whose split is reported; default: that of --data"
+    )
     parser.add_argument("--split", default="test", help="split of the data that is reported")
     parser.add_argument("--data", type=Path, default=Path("video/datasets/metaworld"))
     parser.add_argument("--videos", type=Path, default=Path("video/datasets/metaworld_videos"))
@@ -149,13 +155,13 @@ def main() -> None:
     for path in (*options.config, *options.world_model_config):
         if not Path(path).is_file():  # or it would be found after the readers have been trained
             parser.error(f"{path} is no file")
-    free = ("out", "rows", "seeds", "device", "jobs", "real_episodes")
+    free = ("out", "rows", "seeds", "test", "split", "device", "jobs", "real_episodes")
     decisive = {name: value for name, value in vars(options).items() if name not in free}
     keep_apart(options.out, decisive)
     rows, seeds = options.rows, options.seeds
     shares = dict.fromkeys(row.share for row in rows if row.way == PSEUDO)
     few = dict.fromkeys(row.share for row in rows if row.share < 1 and not options.robot_state)
-    for data in (options.data, options.videos, options.validation):
+    for data in {options.data, options.videos, options.validation, options.test or options.data}:
         encode(data, options)  # before several trainings want to do it at once
     for stage, work in (
         (train_member, product(shares, range(options.readers))),
@@ -173,11 +179,13 @@ def main() -> None:
         "readers": options.readers,
         "seed": options.seed,
         "robot_state": options.robot_state,
+        "test": str(options.test or options.data),
         "split": options.split,
         "real_episodes": options.real_episodes,
         "real_seed": options.real_seed,
         "rows": all_figures,
         "recovered": recovered(all_figures),
+        "recovered_interval": recovered_interval(options, rows, seeds),
     }
     write_json(options.out / "table.json", result)
     print(table(result), file=sys.stderr)
@@ -207,16 +215,17 @@ def train_member(options: argparse.Namespace, share: float, number: int) -> None
 def join_readers(options: argparse.Namespace, share: float) -> None:
     """Let the members read together; calibrate what comes of it, and evaluate it."""
     folder = folder_of(options, share, "idm")
-    result = folder / f"{options.split}.json"
+    result = report(options, folder)
     model = folder / "model"
     if not model.exists():
         members = [member(options, share, number) for number in range(options.readers)]
         paths = [str(one / "model") for one in members]
         python("inverse_dynamics", "ensemble", json.dumps(paths), model)
-    if not result.exists():
+    if not (model / "calibration.json").exists():
         python("inverse_dynamics", "calibrate", model, options.validation, "--split", "validation")
+    if not result.exists():
         arguments = ("--split", options.split, "--out", result, "--device", options.device)
-        python("inverse_dynamics", "evaluate", model, options.data, *arguments)
+        python("inverse_dynamics", "evaluate", model, options.test or options.data, *arguments)
 
 
 def label_all(options: argparse.Namespace, share: float) -> None:
@@ -249,7 +258,7 @@ def encode(data: Path, options: argparse.Namespace) -> None:
 def train_world_model(options: argparse.Namespace, row: Row, seed: int) -> None:
     """A world model trained in one of the ways."""
     folder = folder_of_row(options, row, seed)
-    result = folder / f"{options.split}.json"
+    result = report(options, folder)
     if not (folder / "model").exists():
         clips = mixture(options, row)
         batch = {"batch_size": sum(source["weight"] for source in clips)}
@@ -258,7 +267,7 @@ def train_world_model(options: argparse.Namespace, row: Row, seed: int) -> None:
         train(configs, folder, clips, options.steps, options, changes, batch, seed)
     if not result.exists():
         arguments = ("--split", options.split, "--out", result, "--device", options.device)
-        python("worldmodel", "evaluate", folder / "model", options.data, *arguments)
+        python("worldmodel", "evaluate", folder / "model", options.test or options.data, *arguments)
 
 
 def mixture(options: argparse.Namespace, row: Row) -> list[dict[str, Any]]:
@@ -345,8 +354,8 @@ def train(
 def figures(options: argparse.Namespace, row: Row, seed: int) -> dict[str, Any]:
     """The figures of one world model, by horizon, and of what belongs to it."""
     folder = folder_of_row(options, row, seed)
-    evaluation = read(folder / f"{options.split}.json")
-    reader = folder_of(options, row.share, "idm") / f"{options.split}.json"
+    evaluation = read(report(options, folder))
+    reader = report(options, folder_of(options, row.share, "idm"))
     policy = folder / "policy.json"
     return {
         "share": row.share,
@@ -381,6 +390,40 @@ def recovered(all_figures: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     }
 
 
+def recovered_interval(
+    options: argparse.Namespace, rows: Sequence[Row], seeds: Sequence[int]
+) -> dict[str, dict[str, list[float]]]:
+    """Between which that share lies, by horizon, in 95 % of the bootstraps over the episodes.
+
+    All models are compared on the same episodes, and their seeds are as they are.
+    """
+    best = Row(1.0, LABELS)
+    if best not in rows:
+        return {}
+
+    def ratios(row: Row, horizon: str) -> Float[np.ndarray, " resamples"]:
+        """Means over the seeds."""
+        of_seeds = []
+        for seed in seeds:
+            evaluation = read(report(options, folder_of_row(options, row, seed)))
+            names = ("swapped_error_by_episode", "error_by_episode")
+            swapped, own = (np.asarray(evaluation[name][horizon]) for name in names)
+            drawn = resampled(len(own))
+            of_seeds.append(swapped[drawn].sum(1) / own[drawn].sum(1))
+        return np.mean(of_seeds, axis=0)
+
+    first = read(report(options, folder_of_row(options, best, seeds[0])))
+    horizons = list(first["action_following_ratio"])
+    of_all = {horizon: ratios(best, horizon) for horizon in horizons}
+    return {
+        f"{row.share:g}:{row.way}": {
+            horizon: interval(ratios(row, horizon) / of_all[horizon]) for horizon in horizons
+        }
+        for row in rows
+        if row != best
+    }
+
+
 def folder_of_row(options: argparse.Namespace, row: Row, seed: int) -> Path:
     """Where a world model has its files."""
     return folder_of(options, row.share, f"{row.way}_seed_{seed}")
@@ -395,6 +438,12 @@ def member(options: argparse.Namespace, share: float, number: int) -> Path:
 def folder_of(options: argparse.Namespace, share: float, name: str) -> Path:
     """Where a stage of a share of the labels has its files."""
     return options.out / f"{share:g}" / name
+
+
+def report(options: argparse.Namespace, folder: Path) -> Path:
+    """Where a model's figures on the held-out episodes are; those of other data are elsewhere."""
+    name = f"{options.split}.json"
+    return folder / (name if options.test is None else f"{options.test.name}_{name}")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -416,7 +465,13 @@ def table(result: dict[str, Any]) -> str:
             f"{row['action_following_ratio'][HORIZON]:>8.2f}{reader:>8}{success:>9}"
         )
     for row, shares in result["recovered"].items():
-        by_horizon = ", ".join(f"{share:.0%} at {horizon}" for horizon, share in shares.items())
+        intervals = result["recovered_interval"][row]
+        by_horizon = ", ".join(
+            f"{share:.0%} [{low:.0%}, {high:.0%}] at {horizon}"
+            for (horizon, share), (low, high) in zip(
+                shares.items(), intervals.values(), strict=True
+            )
+        )
         lines.append(f"{row}: of what all labels give in action-following ratio {by_horizon}")
     return "\n".join(lines)
 

@@ -70,8 +70,9 @@ def measure(
     Returns:
         `r2`, `mae` (data's units) and `coverage_90_by_dimension` by name, `mean_r2_translation`
         and `coverage_90` (mean of all dimensions); the same `by_horizon` (steps since the episode's
-        first frame); `r2` `by_task`; `abstention`, `steps` and `episodes`. What needs a calibration
-        is missing without one.
+        first frame); `r2` `by_task`; `state_mae` of the robot's state (data's units) where the
+        model tells one; `abstention`, `steps` and `episodes`. What needs a calibration is missing
+        without one.
 
     Raises:
         DatasetError: a translation that is no action dimension.
@@ -97,6 +98,9 @@ def measure(
             for task in sorted({reading.task for reading in readings if reading.mask.any()})
         },
     }
+    states = [one.state_error for one in readings if one.state_error is not None]
+    if states:
+        result["state_mae"] = torch.cat(states).mean(0).tolist()
     if model.calibration is not None:
         result["abstention"] = abstention_curve(steps, model.calibration, model.kinds)
     return result
@@ -136,6 +140,9 @@ def table(result: dict) -> str:
         cells = ("-" if math.isnan(values[name]) else f"{values[name]:{form}}" for name in names)
         lines.append(f"{title:<26}" + "".join(f"{cell:>10}" for cell in cells))
     lines.append(f"{'mean R2 of translation':<26}{result['mean_r2_translation']:>10.3f}")
+    if "state_mae" in result:
+        cells = "".join(f"{error:>10.4f}" for error in result["state_mae"])
+        lines.append(f"{'error of the state':<26}{cells}")
     if "abstention" in result:
         curve = result["abstention"]
         lines.append(f"{'share labelled':<26}" + "".join(f"{p['share']:>7.0%}" for p in curve))

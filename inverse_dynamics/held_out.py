@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from video.action_model import ActionModel, Estimate
+from video.action_model import ActionModel, Estimate, StateModel
 from video.episodes import EpisodeDataset, open_dataset
 from video.errors import DatasetError
 from video.lerobot_format import READ
@@ -27,6 +27,8 @@ class Reading:
         estimate: `(T-1, A)` what was read.
         actions: what was recorded; zero where unknown.
         mask: where it is known.
+        state_error: `(frames, S)` how far the robot's state that the model tells is from what was
+            recorded, in the data's units, in frames where it was; None: one of them is missing.
     """
 
     episode: int
@@ -34,9 +36,10 @@ class Reading:
     estimate: Estimate
     actions: Float[Tensor, "steps size"]
     mask: Bool[Tensor, " steps"]
+    state_error: Float[Tensor, "frames state_dim"] | None = None
 
     def part(self, first: int, last: int) -> "Reading":
-        """Its steps from one to another, both counted from 0 and both included."""
+        """Its steps from one to another, both counted from 0 and both included; without states."""
         here = slice(first, last + 1)
         estimate = Estimate(self.estimate.mean[here], self.estimate.spread[here])
         return Reading(self.episode, self.task, estimate, self.actions[here], self.mask[here])
@@ -81,7 +84,8 @@ def read_split(
         mean, spread = model.read(inputs[None])
         estimate = Estimate(mean[0].cpu(), spread[0].cpu())
         task = dataset.tasks[episode]
-        readings.append(Reading(int(episode), task, estimate, actions, mask))
+        error = _state_error(model, dataset, int(episode), inputs)
+        readings.append(Reading(int(episode), task, estimate, actions, mask, error))
     if not any(reading.mask.any() for reading in readings):
         raise DatasetError(
             f"{path} has no recorded actions in split {split!r}, so there is nothing to compare "
@@ -149,6 +153,23 @@ def known_steps(readings: Sequence[Reading]) -> Steps:
     mean = chosen([reading.estimate.mean for reading in readings])
     spread = chosen([reading.estimate.spread for reading in readings])
     return Steps(Estimate(mean, spread), chosen([reading.actions for reading in readings]))
+
+
+def _state_error(
+    model: ActionModel, dataset: EpisodeDataset, episode: int, inputs: Tensor
+) -> Tensor | None:
+    """Absolute errors of the state in the frames in which it was recorded."""
+    if not isinstance(model, StateModel) or not model.state_dim:
+        return None
+    if "state" not in dataset.columns or "state_read_by" in dataset.notes[episode]:
+        return None
+    start = int(dataset.starts[episode])
+    rows = slice(start, start + int(dataset.lengths[episode]))
+    states = torch.from_numpy(np.array(dataset.columns["state"][rows], np.float32))
+    if states.shape[1] != model.state_dim:
+        return None
+    error = (model.states(inputs[None])[0].cpu() - states).abs()
+    return error[error.isfinite().all(1)]
 
 
 def _actions(model: ActionModel, dataset: EpisodeDataset, episode: int) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from video.safe_files import write_json
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -20,7 +22,7 @@ def benchmark(monkeypatch):
 def options(tmp_path):
     """What decides where its data lie."""
     places = {"out": tmp_path, "data": Path("recorded"), "videos": Path("bare")}
-    return argparse.Namespace(**places, robot_state=False)
+    return argparse.Namespace(**places, robot_state=False, test=None, split="test")
 
 
 @pytest.mark.parametrize("text", ["0.1", "0:labels", "1.5:labels", "some:labels", "0.1:guesses"])
@@ -95,3 +97,26 @@ def test_what_is_recovered_is_a_share_of_the_mean_over_seeds(benchmark):
     ]
     assert benchmark.recovered(rows) == {"0.1:pseudo": {"8": 0.75}, "0.1:labels": {"8": 0.5}}
     assert benchmark.recovered(rows[2:]) == {}
+
+
+def test_the_interval_of_a_share_is_over_the_same_episodes(benchmark, options):
+    """A model that is worse by a third in every episode recovers three quarters, however drawn."""
+    rows = [benchmark.Row(1.0, "labels"), benchmark.Row(0.1, "pseudo")]
+    errors = [[1.0, 2.0, 9.0], [4.0, 8.0, 36.0]]
+    for row, (own, other) in zip(rows, (errors, errors), strict=True):
+        worse = 1.0 if row.share == 1 else 4 / 3
+        for seed in (0, 1):
+            write_json(
+                benchmark.report(options, benchmark.folder_of_row(options, row, seed)),
+                {
+                    "action_following_ratio": {"8": 4.0 / worse},
+                    "error_by_episode": {"8": [worse * error for error in own]},
+                    "swapped_error_by_episode": {"8": other},
+                },
+            )
+    found = benchmark.recovered_interval(options, rows, [0, 1])
+    assert found == {"0.1:pseudo": {"8": pytest.approx([0.75, 0.75])}}
+    assert benchmark.recovered_interval(options, rows[1:], [0, 1]) == {}
+    options.test = Path("more")
+    with pytest.raises(FileNotFoundError):  # figures of other episodes are kept apart
+        benchmark.recovered_interval(options, rows, [0, 1])

@@ -6,9 +6,10 @@ from torch import Tensor
 
 from video.errors import DatasetError
 from video.safe_files import write_json
-from worldmodel.held_out import HeldOut, read_held_out
+from worldmodel.held_out import HeldOut, open_split, read_held_out
 from worldmodel.scores import (
     HORIZONS,
+    action_following,
     action_following_ratio,
     copy_last,
     forward_dynamics_latents,
@@ -40,7 +41,7 @@ def evaluate(
         model: folder of a saved world model.
         data: dataset with actions.
         split: split that the model was not trained on.
-        train_split: split for the mean-frame baseline.
+        train_split: split for the mean-frame baseline, which is left out where there is none.
         steps: sampler steps of forward dynamics.
         episodes: how many episodes, spread evenly; all by default.
         seed: of the noise.
@@ -83,20 +84,23 @@ def measure(
             f"{data} has no actions in split {split!r}, so there is nothing to follow. To look at "
             "generated video, use `python -m worldmodel imagine`."
         )
-    seen = read_held_out(model, data, train_split, max(HORIZONS) + 1, TRAIN_EPISODES)
+    baselines = {"copy_last": copy_last(held_out)}
+    if len(open_split(model, data, split)[0].splits.get(train_split, ())):
+        seen = read_held_out(model, data, train_split, max(HORIZONS) + 1, TRAIN_EPISODES)
+        baselines["mean_frame"] = mean_frame(held_out, seen)
     latents = forward_dynamics_latents(model, held_out, seed, steps)
     stepped = forward_dynamics_latents(model, held_out, seed, steps, chunk=1)
     swapped = forward_dynamics_latents(model, held_out, seed, steps, swap_actions=True)
     scores = score_frames(model.decode(latents), held_out, horizons, latents)
     return {
         **scores.to_json(),
-        "action_following_ratio": action_following_ratio(latents, swapped, held_out, horizons),
+        **vars(action_following(latents, swapped, held_out, horizons)),
         "one_action_at_a_time": score_frames(
             model.decode(stepped), held_out, horizons, stepped
         ).to_json(),
         "baselines": {
-            "copy_last": score_frames(copy_last(held_out), held_out, horizons).to_json(),
-            "mean_frame": score_frames(mean_frame(held_out, seen), held_out, horizons).to_json(),
+            name: score_frames(frames, held_out, horizons).to_json()
+            for name, frames in baselines.items()
         },
         "autoencoder": score_frames(
             model.decode(held_out.latents[:, 1:]), held_out, horizons
@@ -117,16 +121,17 @@ def measure(
 def table(result: dict) -> str:
     """The figures as text for a terminal."""
     horizons = list(result["psnr"])
-    baselines, stepped = result["baselines"], result["one_action_at_a_time"]
+    stepped, copied = result["one_action_at_a_time"], result["baselines"]["copy_last"]
+    mean = result["baselines"].get("mean_frame", {"psnr": {}, "foreground_psnr": {}})
     rows = [
         ("PSNR (dB)", result["psnr"], ".1f"),
         ("  one action at a time", stepped["psnr"], ".1f"),
         ("  autoencoder alone", result["autoencoder"]["psnr"], ".1f"),
-        ("  copy the last frame", baselines["copy_last"]["psnr"], ".1f"),
-        ("  mean frame", baselines["mean_frame"]["psnr"], ".1f"),
+        ("  copy the last frame", copied["psnr"], ".1f"),
+        ("  mean frame", mean["psnr"], ".1f"),
         ("foreground PSNR (dB)", result["foreground_psnr"], ".1f"),
-        ("  copy the last frame", baselines["copy_last"]["foreground_psnr"], ".1f"),
-        ("  mean frame", baselines["mean_frame"]["foreground_psnr"], ".1f"),
+        ("  copy the last frame", copied["foreground_psnr"], ".1f"),
+        ("  mean frame", mean["foreground_psnr"], ".1f"),
         ("SSIM", result["ssim"], ".3f"),
         ("latent MSE", result["latent_mse"], ".3f"),
         ("action-following ratio", result["action_following_ratio"], ".2f"),
@@ -135,6 +140,9 @@ def table(result: dict) -> str:
     for name, values, form in rows:
         cells = (f"{values[h]:{form}}" if h in values else "-" for h in horizons)
         lines.append(f"{name:<24}" + "".join(f"{cell:>8}" for cell in cells))
+    intervals = result["action_following_interval"]
+    cells = ("{:.1f}-{:.1f}".format(*intervals[horizon]) for horizon in horizons)
+    lines.append(f"{'  95 % interval':<24}" + "".join(f"{cell:>8}" for cell in cells))
     for name, value in result["queries"].items():
         numbers = value if isinstance(value, list) else [value]
         lines.append(f"{name:<32}" + " ".join(f"{number:6.2f}" for number in numbers))

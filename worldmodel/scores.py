@@ -12,6 +12,7 @@ from torch import Tensor
 
 from video import metrics
 from worldmodel.blocks import Blocks, cut
+from worldmodel.bootstrap import ratio_interval
 from worldmodel.held_out import HeldOut
 from worldmodel.queries import draw_noise, forward_dynamics, inverse_dynamics, joint, policy
 from worldmodel.rollout import rollout
@@ -116,25 +117,56 @@ def forward_dynamics_latents(
     )
 
 
+@dataclass
+class ActionFollowing:
+    """How much worse a rollout is with another episode's actions, and how sure that is.
+
+    Attributes:
+        action_following_ratio: by horizon h, sum_e |z_h(a') - z_h|^2 / sum_e |z_h(a) - z_h|^2 over
+            the episodes e, of latents z with the true actions a and another episode's a', same
+            noise. A model that ignores its actions has ratio 1.
+        action_following_interval: its 95 % bootstrap interval over the episodes.
+        error_by_episode: mean |z_h(a) - z_h|^2 of each episode that reaches the horizon.
+        swapped_error_by_episode: the same of a'.
+    """
+
+    action_following_ratio: ByHorizon
+    action_following_interval: dict[str, list[float]]
+    error_by_episode: dict[str, list[float]]
+    swapped_error_by_episode: dict[str, list[float]]
+
+
+def action_following(
+    true_actions: Float[Tensor, "episodes horizon views channels h w"],
+    swapped_actions: Float[Tensor, "episodes horizon views channels h w"],
+    held_out: HeldOut,
+    horizons: list[int],
+) -> ActionFollowing:
+    """Latent error with another episode's actions over that with the true ones."""
+    result = ActionFollowing({}, {}, {}, {})
+    for horizon in horizons:
+        rows, name = held_out.has_frame(horizon), str(horizon)
+        true = held_out.latents[rows, horizon]
+        own, other = (
+            (latents[rows, horizon - 1] - true).square().flatten(1).mean(1).double().cpu()
+            for latents in (true_actions, swapped_actions)
+        )
+        result.action_following_ratio[name] = (other.sum() / own.sum()).item()
+        result.action_following_interval[name] = ratio_interval(other.numpy(), own.numpy())
+        result.error_by_episode[name] = own.tolist()
+        result.swapped_error_by_episode[name] = other.tolist()
+    return result
+
+
 def action_following_ratio(
     true_actions: Float[Tensor, "episodes horizon views channels h w"],
     swapped_actions: Float[Tensor, "episodes horizon views channels h w"],
     held_out: HeldOut,
     horizons: list[int],
 ) -> ByHorizon:
-    """Latent error with another episode's actions over that with the true ones, same noise.
-
-    ratio_h = sum_e |z_h(a') - z_h|^2 / sum_e |z_h(a) - z_h|^2. A model that ignores its actions
-    has ratio 1.
-    """
-    ratios = {}
-    for horizon in horizons:
-        rows = held_out.has_frame(horizon)
-        true = held_out.latents[rows, horizon]
-        own = (true_actions[rows, horizon - 1] - true).square().mean()
-        other = (swapped_actions[rows, horizon - 1] - true).square().mean()
-        ratios[str(horizon)] = (other / own).item()
-    return ratios
+    """The ratio of `ActionFollowing` alone."""
+    following = action_following(true_actions, swapped_actions, held_out, horizons)
+    return following.action_following_ratio
 
 
 def copy_last(held_out: HeldOut) -> UInt8[Tensor, "episodes horizon views 3 height width"]:

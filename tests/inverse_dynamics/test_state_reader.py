@@ -7,12 +7,14 @@ import pytest
 import torch
 from tiny_datasets import FPS, moving_square
 
+from inverse_dynamics.evaluate import evaluate
 from inverse_dynamics.model import STATE_READER, InverseDynamicsModel
 from inverse_dynamics.network import ActionReader
 from inverse_dynamics.state_fitting import fit_state_reader
 from inverse_dynamics.state_reader import StateReader
 from video.clip_sources import ClipSource
 from video.datamodule import ClipDataModule
+from video.episodes import open_dataset
 from video.errors import DatasetError
 from video.statistics import Normalizer
 from video.writer import DatasetWriter
@@ -123,3 +125,29 @@ def test_only_datasets_that_know_the_state_are_drawn_from(data):
     batches = list(data.state_dataloader(3, 5))
     assert [batch["state_mask"].shape[0] for batch in batches] == [5, 5, 5]
     assert all(batch["state_mask"].all() for batch in batches)
+
+
+def test_how_far_the_states_are_off_is_evaluated(tiny_dataset, tmp_path, capsys):
+    own = model(tiny_reader())
+    own.save_pretrained(tmp_path / "model")
+    dataset = open_dataset(tiny_dataset)
+    result = evaluate(tmp_path / "model", tiny_dataset, split="train")
+    errors = []
+    for episode in dataset.splits["train"]:
+        first, length = dataset.starts[episode], dataset.lengths[episode]
+        frames = dataset.read_frames(int(episode), np.arange(length), "top")
+        told = own.states(own.encode(torch.from_numpy(frames).permute(0, 3, 1, 2))[None, :, None])
+        true = torch.from_numpy(np.array(dataset.columns["state"][first : first + length]))
+        errors.append((told[0] - true).abs())
+    assert result["state_mae"] == pytest.approx(torch.cat(errors).mean(0).tolist(), rel=1e-4)
+    assert "error of the state" in capsys.readouterr().out
+
+
+def test_states_that_a_model_has_read_are_no_truth(tmp_path):
+    own = model(tiny_reader())
+    own.save_pretrained(tmp_path / "model")
+    writer = DatasetWriter(tmp_path / "read", FPS, crf=10)
+    episode = moving_square(0, 12)
+    episode.notes["state_read_by"] = "another model"
+    writer.add(0, episode, "test")
+    assert "state_mae" not in evaluate(tmp_path / "model", writer.finalize())

@@ -355,7 +355,7 @@ def test_the_default_recipe_is_what_it_says():
 
 def test_no_two_recordings_share_a_seed():
     used: list[int] = []
-    for name in ("record", "record_videos", "record_validation"):
+    for name in ("record", "record_videos", "record_validation", "record_test"):
         recipe = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
         first = recipe.get("seed", 0)
         counts = [
@@ -363,7 +363,7 @@ def test_no_two_recordings_share_a_seed():
             for source in recipe["sources"]
         ]
         used += range(first, first + sum(counts))
-    assert len(used) == 612 + 60 + 60
+    assert len(used) == 612 + 60 + 60 + 360
     assert len(set(used)) == len(used)
 
 

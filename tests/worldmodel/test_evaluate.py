@@ -16,6 +16,7 @@ from video.errors import DatasetError
 from video.statistics import Normalizer
 from video.writer import DatasetWriter
 from worldmodel import evaluate as evaluation
+from worldmodel.bootstrap import ratio_interval, resampled
 from worldmodel.contexts import Contexts
 from worldmodel.evaluate import evaluate, table
 from worldmodel.held_out import HeldOut, read_held_out
@@ -23,6 +24,7 @@ from worldmodel.imagine import imagine
 from worldmodel.scores import (
     _all_blocks,
     _r2,
+    action_following,
     action_following_ratio,
     copy_last,
     mean_frame,
@@ -173,6 +175,35 @@ def test_the_action_following_ratio_by_hand():
     assert action_following_ratio(own, other, held_out, [1, 2]) == {"1": 4.0, "2": 4.0}
 
 
+def test_how_sure_the_ratio_is_hangs_on_the_episodes():
+    held_out = held_out_of(torch.zeros(3, 2, 1, 1, 1, 1))
+    own = torch.tensor([1.0, 1.0, 3.0])[:, None, None, None, None, None]
+    following = action_following(own, 2 * own, held_out, [1])
+    assert following.error_by_episode == {"1": [1.0, 1.0, 9.0]}
+    assert following.swapped_error_by_episode == {"1": [4.0, 4.0, 36.0]}
+    assert following.action_following_interval == {"1": [4.0, 4.0]}  # each has the same ratio
+    uneven = torch.tensor([2.0, 1.0, 12.0])[:, None, None, None, None, None]
+    following = action_following(own, uneven, held_out, [1])
+    assert following.action_following_ratio["1"] == pytest.approx(149 / 11)
+    assert following.action_following_interval == {"1": [1.0, 16.0]}  # one episode drawn thrice
+
+
+def test_a_bootstrap_draws_the_same_for_the_same_seed():
+    assert (resampled(5) == resampled(5)).all()
+    assert (resampled(5) != resampled(5, seed=1)).any()
+    assert set(resampled(5).flatten()) == set(range(5))
+
+
+def test_a_bootstrap_interval_covers_as_often_as_it_says():
+    """Of ratios of means of exponential draws, whose truth is known."""
+    generator, covered = np.random.default_rng(0), 0
+    for _ in range(200):
+        above, below = 3 * generator.exponential(size=60), generator.exponential(size=60)
+        low, high = ratio_interval(above, below)
+        covered += low <= 3 <= high
+    assert 0.89 <= covered / 200 <= 0.99
+
+
 def test_psnr_by_horizon_is_that_of_the_right_frame():
     frames = torch.zeros(2, 4, 1, 3, 16, 16).byte()
     held_out = held_out_of(torch.zeros(2, 4, 1, 1, 2, 2), frames)
@@ -220,6 +251,13 @@ def test_evaluate_prints_and_saves_all_figures(folder, tiny_dataset, capsys, mon
     assert len(saved["queries"]["inverse_dynamics_r2"]) == 2
     assert set(saved["by_task"]) == {"left", "right"}
     assert table(result) in capsys.readouterr().out
+
+
+def test_without_a_split_to_train_on_one_baseline_less_is_there(folder, tiny_dataset, tmp_path):
+    out = tmp_path / "e.json"
+    result = evaluate(folder, tiny_dataset, split="train", train_split="none", out=out)
+    assert set(result["baselines"]) == {"copy_last"}
+    assert table(result).count("mean frame") == 2
 
 
 def test_the_same_seed_gives_the_same_figures(folder, tiny_dataset, tmp_path):

@@ -136,13 +136,13 @@ def table(result: dict) -> str:
         ("latent MSE", result["latent_mse"], ".3f"),
         ("action-following ratio", result["action_following_ratio"], ".2f"),
     ]
-    lines = [f"{'horizon':<24}" + "".join(f"{horizon:>8}" for horizon in horizons)]
+    lines = [f"{'horizon':<24}" + "".join(f"{horizon:>10}" for horizon in horizons)]
     for name, values, form in rows:
         cells = (f"{values[h]:{form}}" if h in values else "-" for h in horizons)
-        lines.append(f"{name:<24}" + "".join(f"{cell:>8}" for cell in cells))
+        lines.append(f"{name:<24}" + "".join(f"{cell:>10}" for cell in cells))
     intervals = result["action_following_interval"]
     cells = ("{:.1f}-{:.1f}".format(*intervals[horizon]) for horizon in horizons)
-    lines.append(f"{'  95 % interval':<24}" + "".join(f"{cell:>8}" for cell in cells))
+    lines.append(f"{'  95 % interval':<24}" + "".join(f"{cell:>10}" for cell in cells))
     for name, value in result["queries"].items():
         numbers = value if isinstance(value, list) else [value]
         lines.append(f"{name:<32}" + " ".join(f"{number:6.2f}" for number in numbers))

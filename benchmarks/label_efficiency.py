@@ -155,13 +155,16 @@ def main() -> None:
     for path in (*options.config, *options.world_model_config):
         if not Path(path).is_file():  # or it would be found after the readers have been trained
             parser.error(f"{path} is no file")
+    if options.test is not None and not options.test.is_dir():
+        parser.error(f"{options.test} is no folder. Record it, or leave --test out")
     free = ("out", "rows", "seeds", "test", "split", "device", "jobs", "real_episodes")
     decisive = {name: value for name, value in vars(options).items() if name not in free}
     keep_apart(options.out, decisive)
     rows, seeds = options.rows, options.seeds
     shares = dict.fromkeys(row.share for row in rows if row.way == PSEUDO)
     few = dict.fromkeys(row.share for row in rows if row.share < 1 and not options.robot_state)
-    for data in {options.data, options.videos, options.validation, options.test or options.data}:
+    given = (options.data, options.videos, options.validation, options.test or options.data)
+    for data in dict.fromkeys(given):
         encode(data, options)  # before several trainings want to do it at once
     for stage, work in (
         (train_member, product(shares, range(options.readers))),
@@ -265,7 +268,7 @@ def train_world_model(options: argparse.Namespace, row: Row, seed: int) -> None:
         changes = {"robot_state": options.robot_state, "seed": seed}
         configs = ("configs/uwm.yaml", *options.world_model_config)
         train(configs, folder, clips, options.steps, options, changes, batch, seed)
-    if not result.exists():
+    if not result.exists() or "error_by_episode" not in read(result):  # as before 1 December
         arguments = ("--split", options.split, "--out", result, "--device", options.device)
         python("worldmodel", "evaluate", folder / "model", options.test or options.data, *arguments)
 

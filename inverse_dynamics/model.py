@@ -158,8 +158,10 @@ class InverseDynamicsModel:
         by_network = read_video(self.network.read_tokens, tokens, self.window, self.kinds)
         if self.kernel is None:
             return by_network
-        alone = self.state_reader is not None
-        states = self.tell_states(inputs) if alone else self.network.states(tokens)
+        if self.state_reader is None:
+            states = self.network.states(tokens)
+        else:
+            states = self.tell_states(inputs)
         by_kernel = Estimate(self.kernel.read(states, self.kinds), by_network.spread)
         return mixture((by_network, by_kernel), self.kinds)
 
